@@ -1,0 +1,20 @@
+"""Whether an address is reachable from this machine only.
+
+Pure: no name is looked up, so a name other than `localhost` is not loopback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+
+@lru_cache(1024)  # asked for every connection, about few addresses
+def is_loopback(host: str) -> bool:
+    """True for `localhost`, 127.0.0.0/8 and ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

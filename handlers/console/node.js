@@ -1,0 +1,58 @@
+// The node's own figures: GET stats once a second, drawn as three charts.
+//
+// Owns the polling and the charts of connections and rates. Nothing is asked while the page is hidden.
+
+import { Series, ceiling, drawLines } from "./charts.js";
+import { amount } from "./text.js";
+
+const EVERY_MS = 1000;
+const LATEST_MS = 5000;
+const SAMPLES = 120;
+const NAMES = ["connections", "delivered", "published"];
+
+export class NodeFigures {
+  /** `request()` gives the headers to send; `on.channels(names)` tells of the channels that have connections. */
+  constructor(request, on) {
+    this.request = request;
+    this.on = on;
+    this.charts = NAMES.map((name) => ({
+      value: document.getElementById(name),
+      canvas: document.getElementById(`${name}-chart`),
+      series: new Series(SAMPLES),
+    }));
+  }
+
+  start() {
+    this.poll();
+    setInterval(() => this.poll(), EVERY_MS);
+  }
+
+  async poll() {
+    if (this.asking || document.hidden) return;
+    this.asking = true;
+    const stats = await this.ask().catch(() => null);
+    this.asking = false;
+    this.take(stats);
+  }
+
+  async ask() {
+    const answer = await fetch("stats", { headers: this.request(), cache: "no-store", signal: AbortSignal.timeout(LATEST_MS) });
+    return answer.ok ? answer.json() : null;
+  }
+
+  /** Null (no answer, or none for this address) leaves a hole in each line. */
+  take(stats) {
+    const rates = stats?.rates ?? {};
+    const values = [stats?.connections?.total, rates.delivered_per_second, rates.published_per_second];
+    values.forEach((value, index) => this.charts[index].series.push(value));
+    if (stats?.connections?.by_channel) this.on.channels(Object.keys(stats.connections.by_channel));
+    this.draw();
+  }
+
+  draw() {
+    for (const { value, canvas, series } of this.charts) {
+      value.textContent = amount(series.last);
+      drawLines(canvas, [series], ceiling(series.values, 5), amount);
+    }
+  }
+}

@@ -1,0 +1,139 @@
+"""Subscribing: from a streaming GET to a Subscription, or a refusal. Used by the front door and by the Tornado handler alike.
+
+Owns the parameters of streams and the order of the checks: origin, token, parameters, channel, rights, limits. Must never know which way the request came in.
+Cost: for a URL seen before, a few microseconds: parsed parameters are kept for the 4,096 latest URLs (never those that carry a token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from handlers.answers import Refused, bad, missing_token
+from handlers.fields import parse_query
+from handlers.rooms import MERCURE_PATH, Rooms
+from server.auth import ANONYMOUS
+from server.exchange import Request
+from server.frames import Encoding
+from server.opening import Subscription
+from server.selection import Selection
+from server.selectors import InvalidSelector, Selector, exact_selector, parse_selector
+
+MAX_SELECTORS = 100
+MAX_LAST = 1_000
+CURSOR_NAMES = ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID")
+
+
+class Wanted(NamedTuple):
+    """The parameters of a stream. `topics` None: all. `cursor` None: no cursor parameter."""
+
+    topics: frozenset[Selector] | None
+    types: frozenset[str] | None
+    cursor: str | None
+    last: int
+
+
+def parse_wanted(query: str, mercure: bool) -> Wanted:
+    """Read the parameters. Raises Refused."""
+    topics: list[Selector] = []
+    types: list[str] = []
+    cursors: dict[str, str] = {}
+    last = 0
+    for name, value in parse_query(query):
+        if name == "topic":
+            topics.append(_selector(name, value, template=True))
+        elif mercure and name[:5].lower() == "match":
+            if name not in ("match", "match_exact"):
+                raise bad(name, "is not a matcher that is supported: use match or match_exact")
+            topics.append(_selector(name, value, template=False))
+        elif name in CURSOR_NAMES:
+            cursors.setdefault(name, value)
+        elif name == "type" and not mercure:
+            types.append(value)
+        elif name == "last" and not mercure:
+            last = _last(value)
+        if len(topics) > MAX_SELECTORS or len(types) > MAX_SELECTORS:
+            raise bad(name, f"at most {MAX_SELECTORS}")
+    if mercure and not topics:
+        raise bad("topic", 'at least one "topic" or "match" is needed')
+    cursor = next((cursors[name] for name in CURSOR_NAMES if cursors.get(name)), "" if cursors else None)
+    return Wanted(_united(topics), frozenset(types) or None, cursor, last)
+
+
+_parse_wanted_again = lru_cache(4_096)(parse_wanted)
+
+
+def _united(topics: Sequence[Selector]) -> frozenset[Selector] | None:
+    """None (all) if any selector is `*`, so that such selections are equal."""
+    return None if not topics or any(selector.any for selector in topics) else frozenset(topics)
+
+
+def _selector(name: str, value: str, *, template: bool) -> Selector:
+    try:
+        return parse_selector(value) if template else exact_selector(value)
+    except InvalidSelector as error:
+        raise bad(name, error.reason) from None
+
+
+def _last(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= len(value) <= 4 and 1 <= int(value) <= MAX_LAST):
+        raise bad("last", f"must be a number from 1 to {MAX_LAST}")
+    return int(value)
+
+
+class Subscriber:
+    """Admits or refuses streaming requests."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    def subscribe(self, request: Request) -> Subscription | None:
+        """The subscription, or None if its channel has first to be opened (`subscribe_later`). Raises Refused."""
+        rooms = self._rooms
+        origin = rooms.origins.check(request)
+        principal = rooms.authenticate(request)
+        mercure = request.path == MERCURE_PATH
+        parse = parse_wanted if "authorization" in request.query.lower() else _parse_wanted_again
+        wanted = parse(request.query, mercure)
+        name = rooms.channel_name(request.path)
+        channel = rooms.hub.channels.get(name)
+        if principal is ANONYMOUS and not (rooms.policy(name).anonymous if channel is None else channel.policy.anonymous):
+            raise missing_token()
+        if channel is None:
+            rooms.check_openable(name, principal)
+            return None
+        remote = rooms.peers.address(request.remote, request.headers.get(b"x-forwarded-for"))
+        refusal = rooms.admission.refusal(remote, principal.subject)
+        if refusal is not None:
+            raise Refused(refusal)
+        grants = principal.rights(name).subscribe
+        return Subscription(
+            channel,
+            Selection(wanted.topics, wanted.types, None if any(grant.any for grant in grants) else grants),
+            self._cursor(request, wanted),
+            wanted.last,
+            principal.subject,
+            principal.expires,
+            origin,
+            remote,
+            Encoding.PLAIN if request.http_1_0 else Encoding.CHUNKED,
+        )
+
+    async def subscribe_later(self, request: Request) -> Subscription:
+        """As `subscribe`, opening the channel first. Raises Refused, RelayUnavailable."""
+        subscription = self.subscribe(request)
+        if subscription is None:
+            await self._rooms.open(self._rooms.channel_name(request.path))
+            subscription = self.subscribe(request)
+        assert subscription is not None
+        return subscription
+
+    @staticmethod
+    def _cursor(request: Request, wanted: Wanted) -> str | None:
+        """The header, if it is not empty, else the parameter; "" if either was given empty."""
+        header = request.headers.get(b"last-event-id")
+        if header:
+            # A browser sends the UTF-8 bytes of the id. What is no UTF-8 is no id of ours: it stays as it is and is found nowhere.
+            return header.decode("utf-8", "replace")
+        return wanted.cursor if header is None else wanted.cursor or ""

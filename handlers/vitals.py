@@ -1,0 +1,61 @@
+"""Vitals: /health, /ready, /stats and /metrics.
+
+Owns who may see them. `/health` and `/ready` are for anybody and tell nothing but yes or no; statistics and metrics are for direct peers on the loopback interface, and for tokens with
+`ringcast.operate`. To others they do not exist. Must never name topics, subjects or addresses.
+"""
+
+from __future__ import annotations
+
+import time
+
+from config.loopback import is_loopback
+from handlers.answers import COMMON_HEADERS, Refused, json_response
+from handlers.rooms import Rooms
+from server.endings import NOT_FOUND
+from server.exchange import Request, Response
+from server.node import Node
+from server.statistics import exposition, stats
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Vitals:
+    """See the module's head."""
+
+    def __init__(self, node: Node, rooms: Rooms) -> None:
+        self._node = node
+        self._rooms = rooms
+
+    def answer(self, request: Request) -> Response:
+        """The answer to a GET of one of the four paths. Raises Refused."""
+        if request.path == "/health":
+            return json_response({"status": "ok", "uptime_seconds": round(time.monotonic() - self._node.started, 1)})
+        if request.path == "/ready":
+            return self._ready()
+        self._check_operator(request)
+        self._rooms.origins.check(request)
+        if request.path == "/stats":
+            return json_response(stats(self._node))
+        return Response(200, exposition(self._node), METRICS_TYPE, list(COMMON_HEADERS))
+
+    def _ready(self) -> Response:
+        node = self._node
+        state = node.relay.state()
+        relay = "ok" if state["ok"] else str(state.get("reason", "does not take appends"))
+        checks = {"relay": relay, "draining": node.draining}
+        response = json_response({"ready": node.ready, "checks": checks}, 200 if node.ready else 503)
+        if not node.ready:
+            response.headers.append(("Retry-After", "5"))
+        return response
+
+    def _check_operator(self, request: Request) -> None:
+        """A forwarded request comes from a proxy on this machine, not from this machine."""
+        forwarded = b"x-forwarded-for" in request.headers or b"forwarded" in request.headers
+        if not forwarded and (not request.remote or is_loopback(request.remote)):
+            return
+        try:
+            if self._rooms.authenticate(request).operate:
+                return
+        except Refused:
+            pass
+        raise Refused(NOT_FOUND)

@@ -1,0 +1,331 @@
+"""The front door: accepts connections, answers what is hot by itself, and hands everything else to the HTTP server.
+
+Owns sockets from accept until they are a reader's, the HTTP server's, or closed. It reads the head of a request and decides: a streaming GET (the socket becomes a reader's), and
+a small, complete publish POST (the socket stays for the next one) are answered here. All else goes to `hand_over`, with the bytes that were read, for good. Must never know
+what paths mean (it asks the `Surface`) or of tokens and limits.
+
+Invariants: a socket has one owner; a request that is not complete within `header_seconds` ends; what waits here is bounded in number and in bytes; an error of accept is
+survived with a pause and one log line.
+Cost per streaming connection: accept, read, parse (llhttp by httptools), and the opening; no object of the socket module. A connection through Tornado's HTTPServer costs
+ten times that, and a publish through Tornado's Application about 540 microseconds against 35 here.
+
+Tried and rejected: looking with MSG_PEEK and leaving the bytes for the next owner (a socket object, two more system calls and an edge-triggered epoll per connection); the HTTP server
+takes bytes that were read just as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from server.exchange import Request, Response
+from server.heads import Head, parse_head, response_bytes
+from server.logs import get_logger
+from server.opening import Opener, Subscription
+
+READ_BYTES = 65_536  # the most of one request that is held here
+MAX_HEAD_BYTES = 16_384
+ACCEPTS_PER_TURN = 64
+MAX_WAITING = 4_096  # beyond it the one that waits longest goes
+PAUSE_SECONDS = 0.2
+LINGER_SECONDS = 60.0  # a publisher's connection without a request is closed after this
+WATCH = select.EPOLLIN | select.EPOLLRDHUP
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+log = get_logger("door")
+
+
+class Surface(Protocol):
+    """The HTTP surface as the door sees it."""
+
+    def is_stream(self, path: str) -> bool:
+        """True if a GET of this path is a stream."""
+
+    def is_publish(self, path: str) -> bool:
+        """True if a POST to this path is a publish."""
+
+    def subscribe(self, request: Request) -> Subscription | Response | None:
+        """Admit or refuse a streaming GET; None if that takes waiting."""
+
+    def publish(self, request: Request) -> Response | Awaitable[Response]:
+        """Answer a publish."""
+
+
+class Knock:
+    """A connection at the door and what it has sent. `since`: its accept, the last answer, or the first byte of the next request, whichever came last."""
+
+    __slots__ = ("answering", "data", "fd", "remote", "served", "since", "watched")
+
+    def __init__(self, fd: int, remote: str, now: float) -> None:
+        self.fd = fd
+        self.remote = remote
+        self.since = now
+        self.data = b""
+        self.served = False
+        self.answering = False
+        self.watched = False
+
+
+class Door:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        surface: Surface,
+        opener: Opener,
+        hand_over: Callable[[int, str, bytes], None],
+        *,
+        header_seconds: float,
+    ) -> None:
+        self._loop = loop
+        self._surface = surface
+        self._opener = opener
+        self._hand_over = hand_over
+        self._header_seconds = header_seconds
+        self._listeners: list[socket.socket] = []
+        self._paused: dict[socket.socket, float] = {}
+        self._knocks: dict[int, Knock] = {}
+        self._epoll = select.epoll()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._complained = 0.0
+        self.accepted = self.handed_over = self.timed_out = self.accept_errors = self.published = 0
+        loop.add_reader(self._epoll.fileno(), self._poll)
+
+    # --- accepting -----------------------------------------------------------------------------------------------------------
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept from a listening, non-blocking socket."""
+        self._listeners.append(sock)
+        self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def stop_listening(self) -> None:
+        """Accept no more; sockets that wait for their first request are closed."""
+        for sock in self._listeners:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._listeners.clear()
+        self._paused.clear()
+        for knock in list(self._knocks.values()):
+            self._close(knock)
+
+    def _accept(self, listener: socket.socket) -> None:
+        accept = listener._accept  # the descriptor alone: a socket object costs as much as the accept
+        now = time.monotonic()
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._pause(listener, error)
+                    return
+                continue  # the peer gave up between its knock and our answer
+            os.set_blocking(fd, False)
+            self.accepted += 1
+            self._look(Knock(fd, address[0] if isinstance(address, tuple) else "", now))
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        """Without a free descriptor accept would fail at once, again and again: stop asking for a moment, and make room if somebody only waits."""
+        now = time.monotonic()
+        self.accept_errors += 1
+        self._loop.remove_reader(listener.fileno())
+        self._paused[listener] = now + PAUSE_SECONDS
+        self._loop.call_later(PAUSE_SECONDS, self._unpause, listener)
+        self._evict()
+        if now - self._complained >= 1.0:
+            self._complained = now
+            log.error("accept_failed", error=os.strerror(error.errno or 0), pause_seconds=PAUSE_SECONDS, errors=self.accept_errors)
+
+    def _unpause(self, listener: socket.socket) -> None:
+        if self._paused.pop(listener, None) is not None:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _evict(self) -> None:
+        """Close the connection that has waited longest."""
+        for knock in self._knocks.values():
+            self._close(knock)
+            return
+
+    # --- waiting -------------------------------------------------------------------------------------------------------------
+
+    def _wait(self, knock: Knock) -> None:
+        if not knock.watched:
+            if len(self._knocks) >= MAX_WAITING:
+                self._evict()
+            knock.watched = True
+            self._knocks[knock.fd] = knock
+            self._epoll.register(knock.fd, WATCH)
+
+    def _leave(self, knock: Knock) -> None:
+        """Stop watching a connection; it stays open."""
+        if knock.watched:
+            knock.watched = False
+            del self._knocks[knock.fd]
+            self._epoll.unregister(knock.fd)
+
+    def _close(self, knock: Knock) -> None:
+        if knock.fd >= 0:
+            if knock.watched:
+                del self._knocks[knock.fd]
+            os.close(knock.fd)
+            knock.fd = -1
+
+    def _poll(self) -> None:
+        for fd, _ in self._epoll.poll(0, 256):
+            knock = self._knocks.get(fd)
+            if knock is not None:
+                self._look(knock)
+
+    def expire(self, now: float) -> None:
+        """Called now and then: close connections whose request does not come to an end, or does not come."""
+        for knock in list(self._knocks.values()):
+            limit = LINGER_SECONDS if knock.served and not knock.data else self._header_seconds
+            if not knock.answering and now - knock.since > limit:
+                self.timed_out += 1
+                self._close(knock)
+
+    @property
+    def waiting(self) -> int:
+        """Connections whose request is not complete."""
+        return len(self._knocks)
+
+    # --- looking at a request ------------------------------------------------------------------------------------------------
+
+    def _look(self, knock: Knock) -> None:
+        """Read what has come and decide. A defect of ours costs one connection, never the door."""
+        try:
+            try:
+                data = os.read(knock.fd, READ_BYTES)
+            except BlockingIOError:
+                self._wait(knock)
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._close(knock)
+                return
+            if knock.served and not knock.data:
+                knock.since = time.monotonic()
+            knock.data = knock.data + data if knock.data else data
+            self._decide(knock)
+        except Exception:
+            log.exception("request_failed", remote=knock.remote)
+            self._close(knock)
+
+    def _decide(self, knock: Knock) -> None:
+        data = knock.data
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if len(data) > MAX_HEAD_BYTES:
+                self._refuse(knock, 431, b"the request head is larger than 16384 bytes")
+            elif b"\n\n" in data:
+                self._refuse(knock, 400, b"lines of the request head end with CR LF")
+            else:
+                self._wait(knock)
+            return
+        head = parse_head(data[:end] if len(data) > end else data)
+        if head is not None and not head.unusual:
+            if head.method == "GET":
+                if head.content_length < 0 and self._surface.is_stream(head.path):
+                    self._stream(knock, head, surplus=len(data) > end)
+                    return
+            elif head.method == "POST" and 0 <= head.content_length <= READ_BYTES - end and self._surface.is_publish(head.path):
+                if len(data) < end + head.content_length:
+                    self._wait(knock)
+                else:
+                    self._publish(knock, head, end)
+                return
+        self._to_http_server(knock)
+
+    def _to_http_server(self, knock: Knock) -> None:
+        self._leave(knock)
+        self.handed_over += 1
+        self._hand_over(knock.fd, knock.remote, knock.data)
+
+    def _refuse(self, knock: Knock, status: int, reason: bytes) -> None:
+        body = b'{"code":"bad_request","reason":"%b"}' % reason
+        self._say(knock, response_bytes(Response(status, body), close=True, http_1_0=False))
+        self._close(knock)
+
+    @staticmethod
+    def _say(knock: Knock, data: bytes) -> bool:
+        """Write an answer; False if it did not fit, which for a few hundred bytes means a peer that reads nothing."""
+        try:
+            return os.write(knock.fd, data) == len(data)
+        except OSError:
+            return False
+
+    # --- streams -------------------------------------------------------------------------------------------------------------
+
+    def _stream(self, knock: Knock, head: Head, *, surplus: bool) -> None:
+        answer = self._surface.subscribe(head.request(knock.remote))
+        if isinstance(answer, Subscription):
+            start = self._opener.locate(answer)
+            if start is not None:
+                self._leave(knock)
+                if surplus:  # nothing may come after the request
+                    self._close(knock)
+                else:
+                    self._opener.open(knock.fd, answer, start)
+                return
+        elif answer is not None:
+            self._say(knock, response_bytes(answer, close=True, http_1_0=head.http_1_0))
+            self._close(knock)
+            return
+        self._to_http_server(knock)  # it takes waiting, which is the handlers' business
+
+    # --- publishes -----------------------------------------------------------------------------------------------------------
+
+    def _publish(self, knock: Knock, head: Head, end: int) -> None:
+        total = end + head.content_length
+        data = knock.data
+        body, knock.data = data[end:total], data[total:]
+        answer = self._surface.publish(head.request(knock.remote, body))
+        self.published += 1
+        if isinstance(answer, Response):
+            self._answer(knock, head, answer)
+            return
+        self._leave(knock)
+        knock.answering = True
+        task = self._loop.create_task(self._answer_later(knock, head, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer_later(self, knock: Knock, head: Head, answer: Awaitable[Response]) -> None:
+        response = await answer
+        knock.answering = False
+        self._answer(knock, head, response)
+
+    def _answer(self, knock: Knock, head: Head, answer: Response) -> None:
+        close = not head.keep_alive or not self._listeners
+        if not self._say(knock, response_bytes(answer, close=close, http_1_0=head.http_1_0)) or close:
+            self._leave(knock)
+            self._close(knock)
+            return
+        knock.served = True
+        knock.since = time.monotonic()
+        if knock.data:
+            self._loop.call_soon(self._go_on, knock)  # not at once: a publisher that pipelines must not keep the loop
+        else:
+            self._wait(knock)
+
+    def _go_on(self, knock: Knock) -> None:
+        if knock.fd >= 0:
+            self._decide(knock)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for publishes under way, then close what is left."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+        for knock in list(self._knocks.values()):
+            self._close(knock)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()

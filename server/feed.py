@@ -1,0 +1,86 @@
+"""Feeds: the readers of one channel that share a selection and an encoding, with one ring of frames.
+
+Owns membership and the state of the sweep over it. Must never know of sockets. Pure.
+
+The sweep goes round `readers` in a circle from `at`; `left` is how many visits remain until every reader has been seen since the last event. At the end
+of a lap every reader has had what was there when the lap began, so the ring forgets that much (unless `uneven`: a reader was moved behind the sweep).
+Invariants: `readers` are those that can be written to now, with `reader.index` their place; stalled and replaying readers are members but not in it.
+Cost: membership changes are O(1) (the last reader takes the place of the one that leaves).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.ring import Ring
+
+if TYPE_CHECKING:
+    from server.channel import Channel
+    from server.frames import Encoding
+    from server.reader import Reader
+    from server.selection import Selection
+
+
+class Feed:
+    """See the module's head."""
+
+    __slots__ = (
+        "at", "channel", "dirty", "encoding", "lap_head", "last_event", "left", "members", "readers", "ring", "selection", "since", "stalled", "uneven",
+    )  # fmt: skip
+
+    def __init__(self, channel: Channel, selection: Selection, encoding: Encoding) -> None:
+        self.channel = channel
+        self.selection = selection
+        self.encoding = encoding
+        self.ring = Ring()
+        self.readers: list[Reader] = []
+        self.members = 0
+        self.stalled = 0
+        self.at = 0
+        self.left = 0
+        self.lap_head = 0
+        self.uneven = False
+        self.dirty = False
+        self.since = 0.0  # when the sweep under way began, for the latency metric
+        self.last_event = 0.0
+
+    def publish(self, frame: bytes, position: int) -> None:
+        """Add a frame for every reader."""
+        self.ring.append(frame, position)
+        self.left = len(self.readers)
+
+    def join(self, reader: Reader) -> None:
+        """Put a member among those that can be written to."""
+        reader.index = len(self.readers)
+        self.readers.append(reader)
+        self.left = len(self.readers) if reader.cursor != self.ring.head else self.left + (self.left > 0)
+
+    def leave(self, reader: Reader) -> None:
+        """Take a reader out of those that can be written to (it stays a member)."""
+        last = self.readers.pop()
+        if last is not reader:
+            self.readers[reader.index] = last
+            last.index = reader.index
+            if last.cursor != self.ring.head:
+                self.left = len(self.readers)
+                self.uneven = True
+        reader.index = -1
+
+    def end_lap(self, lag_events: int, lag_bytes: int) -> None:
+        """Called when the sweep comes round: forget frames that nobody needs."""
+        self.at = 0
+        if not self.uneven:
+            keep_from = self.lap_head
+            if self.stalled:
+                keep_from = min(keep_from, self.ring.within(lag_events, lag_bytes))
+            self.ring.trim(keep_from)
+        self.uneven = False
+        self.lap_head = self.ring.head
+
+    def finish(self, lag_events: int, lag_bytes: int) -> None:
+        """Called when every reader in `readers` is at the head: only stalled readers may still need frames."""
+        self.left = 0
+        head = self.ring.head
+        self.ring.trim(min(head, self.ring.within(lag_events, lag_bytes)) if self.stalled else head)
+        self.lap_head = head
+        self.uneven = False

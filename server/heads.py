@@ -1,0 +1,109 @@
+"""Heads: the request line and header fields at the front door, and whole responses as bytes.
+
+Owns parsing with llhttp (httptools) and the plain response format. Must never know of sockets or paths. Anything out of the ordinary (an
+upgrade, a transfer coding, `Expect`, a syntax error) is None or `unusual`: Tornado deals with it.
+Cost: one parser object and one call per header field, about 6 microseconds for curl's head, 12 for a browser's.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+
+import httptools
+
+from server.exchange import Request, Response
+
+_UNUSUAL = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"content-encoding", b"trailer"})
+
+
+class Head:
+    """A parsed request head."""
+
+    __slots__ = ("content_length", "headers", "http_1_0", "keep_alive", "method", "path", "query", "target", "unusual")
+
+    def __init__(self) -> None:
+        self.headers: dict[bytes, bytes] = {}
+        self.target = b""
+        self.path = self.query = ""
+        self.method = ""
+        self.http_1_0 = False
+        self.keep_alive = True
+        self.content_length = -1
+        self.unusual = False
+
+    # Called by httptools.
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        headers = self.headers
+        if name in headers:
+            if name == b"host":
+                self.unusual = True
+            headers[name] = headers[name] + b", " + value
+        else:
+            headers[name] = value
+
+    def request(self, remote: str, body: bytes = b"") -> Request:
+        """The request as handlers take it."""
+        return Request(self.method, self.path, self.query, self.headers, remote, body, self.http_1_0)
+
+
+def parse_head(data: bytes) -> Head | None:
+    """The head of a request; None if it is malformed or not HTTP/1.0 or 1.1."""
+    head = Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    version = parser.get_http_version()
+    if version != "1.1":
+        if version != "1.0":
+            return None
+        head.http_1_0 = True
+    target = head.target.decode("latin-1")
+    if target[0] != "/":
+        return None
+    head.path, _, head.query = target.partition("?")
+    head.method = parser.get_method().decode("ascii")
+    head.keep_alive = parser.should_keep_alive()
+    headers = head.headers
+    if not headers.keys().isdisjoint(_UNUSUAL) or (b"host" not in headers and not head.http_1_0):
+        head.unusual = True
+    length = headers.get(b"content-length")
+    if length is not None:
+        if not length.isdigit() or len(length) > 9:
+            return None
+        head.content_length = int(length)
+    return head
+
+
+_date = (0, "")
+
+
+def http_date() -> str:
+    """The present as an HTTP date, made once a second."""
+    global _date
+    second = int(time.time())
+    if second != _date[0]:
+        _date = (second, formatdate(second, usegmt=True))
+    return _date[1]
+
+
+def response_bytes(response: Response, *, close: bool, http_1_0: bool) -> bytes:
+    """A whole response."""
+    status = response.status
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    if status != HTTPStatus.NO_CONTENT:
+        lines += [f"Content-Type: {response.content_type}", f"Content-Length: {len(response.body)}"]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    lines.append(f"Date: {http_date()}")
+    if close:
+        lines.append("Connection: close")
+    elif http_1_0:
+        lines.append("Connection: keep-alive")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + response.body

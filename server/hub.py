@@ -1,0 +1,139 @@
+"""The hub: from a valid event to the log, and from the log to the channels of this node.
+
+Owns the set of channels and the way of an event: publish, relay, deliver, channel, feeds, broadcaster. Must never know of HTTP, tokens or sockets.
+
+Invariants: an event that was not appended is delivered to nobody; entries reach a channel in the order of the log, on the event loop.
+Cost: a publish is one call into the relay; delivery is one index look-up per event, then the broadcaster's work per reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from server.broadcaster import Broadcaster
+from server.channel import Channel, Policy, Start
+from server.event import Event, InvalidEvent
+from server.frames import encode
+from server.log import Log
+from server.logs import get_logger
+from server.relay.memory import MemoryRelay
+from server.relay.protocol import Appended, Entry, Key, Relay, RelayUnavailable
+from server.selection import Selection
+
+CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+ROOM_SECONDS = 5.0  # how long a publish waits for readers' unsent bytes to go down before it is refused
+MAX_GROWTH = 7  # a byte of data is at the most this many on the wire ("\n" becomes "\ndata: ")
+
+log = get_logger("hub")
+
+
+class Hub:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        broadcaster: Broadcaster,
+        policy_of: Callable[[str], Policy],
+        *,
+        max_frame_bytes: int,
+        max_channels: int,
+    ) -> None:
+        self.relay = relay
+        self.channels: dict[str, Channel] = {}
+        self._broadcaster = broadcaster
+        self._policy_of = policy_of
+        self._max_frame_bytes = max_frame_bytes
+        self._max_channels = max_channels
+        self._opening: dict[str, asyncio.Task[Channel]] = {}
+        # The memory relay appends without waiting: publishes then need no coroutine.
+        self._append_now = relay.append_now if isinstance(relay, MemoryRelay) else None
+
+    async def start(self, names: Sequence[str]) -> None:
+        """Open the relay and the channels that are always there. Raises RelayUnavailable."""
+        await self.relay.start(self._deliver)
+        for name in names:
+            await self.open(name)
+
+    async def open(self, name: str) -> Channel:
+        """The channel, opened if it was not. Raises KeyError if there may be no more, or the name is not one."""
+        channel = self.channels.get(name)
+        if channel is not None:
+            return channel
+        task = self._opening.get(name)
+        if task is None:
+            if not self.may_open(name):
+                raise KeyError(name)
+            task = self._opening[name] = asyncio.get_running_loop().create_task(self._open(name))
+            task.add_done_callback(lambda _: self._opening.pop(name, None))
+        return await asyncio.shield(task)
+
+    def may_open(self, name: str) -> bool:
+        """True if a channel of this name could still be opened."""
+        return CHANNEL_NAME.fullmatch(name) is not None and len(self.channels) + len(self._opening) < self._max_channels
+
+    async def _open(self, name: str) -> Channel:
+        policy = self._policy_of(name)
+        state = await self.relay.open(name, policy.retain, policy.ring.events)
+        history = Log(policy.ring, state.floor)
+        for entry in state.recent:
+            history.append(entry)
+        if state.recent and state.recent[0].position > state.floor and len(state.recent) >= policy.ring.events:
+            history.floor = max(history.floor, state.recent[0].position - 1)
+        channel = self.channels[name] = Channel(name, policy, state.epoch, history)
+        log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history))
+        return channel
+
+    # --- the way of an event -------------------------------------------------------------------------------------------------
+
+    def publish(self, channel: Channel, events: Sequence[Event], key: Key | None = None) -> Appended | Awaitable[Appended]:
+        """Append events to a channel, all or none: at once where the relay allows it, else by an awaitable.
+
+        Raises (either way) InvalidEvent for an event that is too large on the wire, RelayUnavailable, KeyConflict.
+        """
+        for event in events:
+            self._check_size(event)
+        if self._append_now is not None and not self._broadcaster.backlogged:
+            return self._append_now(channel.name, events, key)
+        return self._append(channel.name, events, key)
+
+    async def _append(self, name: str, events: Sequence[Event], key: Key | None) -> Appended:
+        # Readers that wait for the server's turn, not their own: the publisher pays, nobody loses events.
+        if self._broadcaster.backlogged and not await self._broadcaster.room(ROOM_SECONDS):
+            raise RelayUnavailable("readers' unsent events fill the backlog")
+        return await self.relay.append(name, events, key)
+
+    def _check_size(self, event: Event) -> None:
+        if len(event.data) * 4 * MAX_GROWTH < self._max_frame_bytes:
+            return
+        if len(encode(event, "x" * 20)) > self._max_frame_bytes:
+            raise InvalidEvent("data", f"makes an event of more than {self._max_frame_bytes} bytes on the wire", too_large=True)
+
+    def _deliver(self, name: str, entries: Sequence[Entry]) -> None:
+        channel = self.channels.get(name)
+        if channel is not None:
+            self._broadcaster.publish(channel.accept(entries, time.monotonic()))
+
+    # --- the way of a reader -------------------------------------------------------------------------------------------------
+
+    def locate(self, channel: Channel, cursor: str | None, last: int, selection: Selection) -> Start | None:
+        """Where a stream starts; None if the relay has to be asked (`find`)."""
+        if cursor is None:
+            return Start(channel.last(last, selection)) if last else Start(None)
+        return channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+
+    async def find(self, channel: Channel, cursor: str, selection: Selection) -> Start:
+        """Where a stream starts whose cursor is a publisher's own id that memory does not hold."""
+        for entry in await self.relay.find(channel.name, cursor):
+            if selection.may_read(entry.event):
+                return Start(entry.position, found=True)
+        return channel.lost(self.relay.floor(channel.name))
+
+    def expire(self) -> None:
+        """Called now and then: drop what is over age from memory."""
+        now = time.time()
+        for channel in self.channels.values():
+            channel.log.expire(now)

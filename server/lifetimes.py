@@ -1,0 +1,174 @@
+"""Lifetimes: heartbeats and every deadline of readers, from one coarse timer.
+
+Owns the wheel. A wheel turns once per heartbeat interval; each reader sits in one of its slots, given out in turn, so heartbeats are spread over the interval.
+When its slot comes up a reader is looked at once: heartbeat, idle, and whether its deadline falls before the next turn (then it goes to a list for that tick).
+Must never know of sockets (it asks the broadcaster) or why a deadline was set.
+
+Invariants: a reader hears from us at least every `heartbeat_seconds` plus a tick; it ends at most a tick after its deadline; a reader that closed is in no
+slot, and in the tick lists for at most one turn.
+Cost: one timer in all; one visit per reader and interval; two list places per reader.
+
+Tried and rejected: `loop.call_later` per reader (a handle and a closure each, and a heap of 20,000); one set per deadline tick (closed readers have to be
+taken out of sets that are 30 minutes long).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from server.broadcaster import Broadcaster
+from server.channel import Channel
+from server.endings import IDLE, MAX_AGE, SLOW
+from server.frames import COMMENT_HEARTBEAT, Encoding, cursor_block
+from server.ids import format_id
+from server.reader import Reader
+
+MAX_TICK_SECONDS = 0.25
+TURN_WITHOUT_HEARTBEAT_SECONDS = 30.0
+RECENT_SHARE = 0.1  # a reader that got an event within this share of the interval needs no heartbeat yet
+
+
+class Wheel:
+    """One turn of `seconds` in slots of one tick."""
+
+    __slots__ = ("at", "next", "seconds", "slots")
+
+    def __init__(self, seconds: float, tick_seconds: float) -> None:
+        self.seconds = seconds
+        self.slots: list[list[Reader]] = [[] for _ in range(max(1, round(seconds / tick_seconds)))]
+        self.at = 0
+        self.next = 0
+
+    def add(self, reader: Reader) -> None:
+        """Give the reader the slot whose turn is farthest behind, one slot after the other."""
+        slot = self.slots[self.next]
+        self.next = (self.next + 1) % len(self.slots)
+        reader.slot = slot
+        reader.slot_index = len(slot)
+        slot.append(reader)
+
+    def turn(self) -> list[Reader]:
+        """The readers of the next slot."""
+        readers = self.slots[self.at]
+        self.at = (self.at + 1) % len(self.slots)
+        return readers.copy()
+
+
+def leave_slot(reader: Reader) -> None:
+    """Take a reader out of its wheel."""
+    slot = reader.slot
+    assert slot is not None
+    last = slot.pop()
+    if last is not reader:
+        slot[reader.slot_index] = last
+        last.slot_index = reader.slot_index
+    reader.slot = None
+
+
+class Lifetimes:
+    """See the module's head. `on_tick(now, late_seconds)` is called at every tick for what else is periodic."""
+
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        mark: Callable[[str], int],
+        *,
+        write_stall_seconds: float,
+        shortest_heartbeat_seconds: float,
+        on_tick: Callable[[float, float], None],
+    ) -> None:
+        self._broadcaster = broadcaster
+        self._mark = mark
+        self._write_stall_seconds = write_stall_seconds
+        self.tick_seconds = min(MAX_TICK_SECONDS, (shortest_heartbeat_seconds or 1.0) / 4)
+        self._on_tick = on_tick
+        self._wheels: dict[float, Wheel] = {}
+        self._soon: dict[int, list[Reader]] = {}
+        self._tick = 0
+        self._started = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.heartbeats = 0
+
+    def start(self) -> None:
+        """Begin to tick on the running loop."""
+        self._started = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(self.tick_seconds, self._turn)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def add(self, reader: Reader) -> None:
+        """Look after a reader whose `opened` and `deadline` (0: none) are set, in seconds of time.monotonic()."""
+        seconds = reader.feed.channel.policy.heartbeat_seconds or TURN_WITHOUT_HEARTBEAT_SECONDS
+        wheel = self._wheels.get(seconds)
+        if wheel is None:
+            wheel = self._wheels[seconds] = Wheel(seconds, self.tick_seconds)
+        wheel.add(reader)
+        self._plan(reader, wheel)
+
+    def _plan(self, reader: Reader, wheel: Wheel) -> None:
+        """Put the reader on the list of its deadline's tick if that comes before the next visit."""
+        deadline = reader.deadline
+        if not deadline or deadline - time.monotonic() > wheel.seconds + self.tick_seconds:
+            return
+        tick = max(self._tick + 1, int((deadline - self._started) / self.tick_seconds) + 1)
+        self._soon.setdefault(tick, []).append(reader)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = self._started + (self._tick + 1) * self.tick_seconds
+        late = now - due
+        turned = 0
+        # After a stall of the loop the missed ticks are made up for, but no wheel turns more than once: one heartbeat each, not one per missed interval.
+        while now >= due:
+            self._tick += 1
+            self._end_due(now)
+            for wheel in self._wheels.values():
+                if turned < len(wheel.slots):
+                    self._visit(wheel, now)
+            turned += 1
+            due += self.tick_seconds
+        # Readers could not be served while the loop stood still: that time is not theirs.
+        for reader in self._broadcaster.stalled_since(now - self._write_stall_seconds - late):
+            self._broadcaster.close(reader, SLOW)
+        self._on_tick(now, late)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._turn)
+
+    def _end_due(self, now: float) -> None:
+        for reader in self._soon.pop(self._tick, ()):
+            if reader.fd >= 0 and reader.deadline <= now:
+                self._broadcaster.close(reader, reader.ending or MAX_AGE)
+
+    def _visit(self, wheel: Wheel, now: float) -> None:
+        beats: dict[tuple[Channel, Encoding], bytes] = {}
+        for reader in wheel.turn():
+            if reader.fd < 0:
+                continue
+            feed = reader.feed
+            policy = feed.channel.policy
+            if policy.idle_seconds and reader.replay is None and now - max(feed.last_event, reader.opened) > policy.idle_seconds:
+                self._broadcaster.close(reader, IDLE)
+                continue
+            self._plan(reader, wheel)
+            if not policy.heartbeat_seconds or now - max(feed.last_event, reader.opened) < policy.heartbeat_seconds * RECENT_SHARE:
+                continue
+            if reader.index < 0 or reader.cursor != feed.ring.head:
+                continue  # bytes are on their way, or it takes none; a cursor must not run ahead of them
+            key = (feed.channel, feed.encoding)
+            beat = beats.get(key)
+            if beat is None:
+                beat = beats[key] = feed.encoding.wrap(self._beat(feed.channel))
+            self.heartbeats += 1
+            self._broadcaster.heartbeat(reader, beat)
+
+    def _beat(self, channel: Channel) -> bytes:
+        style = channel.policy.heartbeat_style
+        if style == "event":
+            return b'event: heartbeat\ndata: {"ts":%.3f}\n\n' % time.time()
+        if style == "cursor":
+            return COMMENT_HEARTBEAT + cursor_block(format_id(channel.epoch, self._mark(channel.name)))
+        return COMMENT_HEARTBEAT

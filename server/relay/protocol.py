@@ -1,0 +1,110 @@
+"""The relay protocol: where a channel's log lives and how nodes share it.
+
+Owns the interface that `memory:`, `sqlite:` and later Redis implement; the hub knows nothing else of a relay. A relay must never know of readers.
+
+What every relay guarantees:
+- `append` is atomic (all events of a call or none), idempotent under a key, and returns once the events are in the log. What that survives is the
+  relay's own and documented (`durability`).
+- Positions strictly increase within a channel's epoch and are times in microseconds. Nothing is appended at or below a position that `mark` gave out.
+- Entries reach `deliver` exactly once, in order, on the event loop, before `append` returns to the publisher on the same node.
+- `read` returns entries in order from the retained log; `floor` is the position below or at which events may have been dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from server.event import Event
+
+
+class Entry(NamedTuple):
+    """An event in a log: its position, its id on the wire, the event, its frame (encoded once) and the time of the append in seconds."""
+
+    position: int
+    id: str
+    event: Event
+    frame: bytes
+    time: float
+
+
+class Key(NamedTuple):
+    """An idempotency key. `scope` separates publishers; `digest` tells the same request from another under the same key."""
+
+    scope: str
+    key: str
+    digest: bytes
+
+
+class Appended(NamedTuple):
+    """The ids of a publish, in order. `replayed` is true if the key had been seen and nothing was appended."""
+
+    ids: tuple[str, ...]
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Bounds of a channel's log; 0 means no bound."""
+
+    events: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class LogState:
+    """A channel's log as the relay opened it. `recent` are its newest entries, oldest first, at most what was asked for."""
+
+    epoch: str
+    floor: int
+    recent: list[Entry]
+
+
+class RelayUnavailable(Exception):
+    """The log did not take the events: they were not published. `reason` is safe to show to a publisher."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class KeyConflict(Exception):
+    """The idempotency key was used with another request."""
+
+
+Deliver = Callable[[str, Sequence[Entry]], None]
+
+
+class Relay(Protocol):
+    """See the module's head for what each implementation guarantees."""
+
+    durability: str
+
+    async def start(self, deliver: Deliver) -> None:
+        """Open the store. Raises RelayUnavailable with a reason an operator understands."""
+
+    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+        """Open or create a channel's log."""
+
+    async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
+        """Append all events or none. Raises RelayUnavailable, KeyConflict."""
+
+    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+        """At most `limit` entries after the position `after`, in order; empty at the head."""
+
+    async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
+        """Retained entries with the publisher's own id `event_id`, oldest first, at most 100."""
+
+    def mark(self, channel: str) -> int:
+        """A position at or above every delivered entry and below every later one: the present, as a cursor."""
+
+    def floor(self, channel: str) -> int:
+        """The position up to which entries may have been dropped."""
+
+    def state(self) -> dict[str, object]:
+        """Facts for /ready and /stats; `ok` is False if appends can't work."""
+
+    async def close(self) -> None:
+        """Finish appends in flight, then close the store."""

@@ -1,0 +1,36 @@
+"""Supervision: tasks that run as long as the process, and are started again when they die.
+
+Owns the loop around such a task: a log line, a wait that doubles up to a bound, with jitter. Nothing in this project starts a lasting task any other way, so none dies
+unnoticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from server.logs import get_logger
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0  # a task that ran this long starts with the short wait again
+
+log = get_logger("supervision")
+
+
+async def supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` again and again until cancelled or until it returns."""
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        began = time.monotonic()
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("task_died", task=name, restart_within_seconds=round(wait, 1))
+        if time.monotonic() - began > HEALTHY_SECONDS:
+            wait = FIRST_WAIT_SECONDS
+        await asyncio.sleep(wait * (0.5 + random.random() / 2))
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)

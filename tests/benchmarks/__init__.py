@@ -1,0 +1,1 @@
+"""That the benchmark counts what it says it counts."""

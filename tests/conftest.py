@@ -1,0 +1,44 @@
+"""Fixtures that all tests share: server processes that are stopped by their id when the test ends, and Hypothesis without chance or clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+
+from tests.harness.process import Node
+
+# No example database and no deadline: a run depends on the code alone, not on earlier runs or a busy machine.
+settings.register_profile("ringcast", derandomize=True, database=None, deadline=None, max_examples=200)
+settings.load_profile("ringcast")
+
+
+class StartNode(Protocol):
+    """`node(heartbeat_seconds=1)` starts a server with these settings and gives the running Node."""
+
+    def __call__(self, *, port: int | None = None, **settings: object) -> Node: ...
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[StartNode]:
+    """A factory of servers in this test's folder. All are stopped when the test ends; one that already ended is fine."""
+    started: list[Node] = []
+
+    def start(*, port: int | None = None, **settings: object) -> Node:
+        started.append(Node(tmp_path, port=port, **settings))
+        return started[-1].start()
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One server with default settings for tests that leave nothing behind. Use a topic of your own: others publish here too."""
+    server = Node(tmp_path_factory.mktemp("shared-node")).start()
+    yield server
+    server.kill()

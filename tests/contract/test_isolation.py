@@ -1,0 +1,229 @@
+"""Section 6 of the contract: one world with a neighbour's private events and one without them look the same, byte for
+byte.
+
+Ids and delays differ from run to run, so each id is replaced by the name of the event that the reader may read, and
+by `?` if it is none of them.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+
+from tests.contract.client import Channel, Publisher, Recorder, until
+from tests.contract.conftest import StartChannel
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.stream import Stream
+from tests.mercure.hub import token
+
+WRITER = token(ringcast={"c": {"publish": ["*"]}}, mercure={"publish": ["*"]}, sub="writer")
+READER_A = token(ringcast={"c": {"subscribe": ["a/{x}"]}}, sub="a")
+READER_B = token(ringcast={"c": {"subscribe": ["b/{x}"]}}, sub="b")
+SECRET = "the neighbour's secret"
+OWN_ID = "neighbour:1"
+
+
+class World:
+    """A node on which A's readers look at a channel that B's private events may be in too."""
+
+    def __init__(self, node: Node, with_neighbour: bool) -> None:
+        self.channel = Channel(node, token=READER_A)
+        self.publisher = Publisher(node.port, token=WRITER)
+        self.with_neighbour = with_neighbour
+        self.names: dict[str, str] = {}
+        self.foreign: list[str] = []
+        self.offered = ""
+
+    def neighbour(self, **fields: object) -> None:
+        """Something that A may not read, if there is a neighbour."""
+        if self.with_neighbour:
+            self.foreign.append(self.publisher.publish(SECRET, topic="b/1", private=True, **fields))
+
+    def own(self, data: str, private: bool = False) -> str:
+        """Something that A may read."""
+        event_id = self.publisher.publish(data, topic="a/1", private=private)
+        self.names[event_id] = data
+        return event_id
+
+    def plain(self, text: str) -> str:
+        """Without what differs from run to run."""
+        text = re.sub(r"[0-9a-z]{6}-[0-9a-f]{13}", lambda found: f"<{self.names.get(found[0], '?')}>", text)
+        text = re.sub(r"retry: \d+", "retry: <ms>", text)
+        text = re.sub(r'"client":\s*"[^"]*"', '"client": "<client>"', text)
+        return re.sub(r'"epoch":\s*"[^"]*"', '"epoch": "<epoch>"', text)
+
+    def seen(self, stream: Stream, last: str) -> str:
+        """Everything that came up to the event `last`, head and body, plain."""
+        while stream.next_event().id != last:
+            pass
+        body = stream.raw[: len(stream.raw) - len(stream._text)]
+        whole = stream.head + b"\n\n" + body
+        for secret in {SECRET, *self.foreign} - {self.offered}:
+            assert secret.encode() not in whole, (secret, whole)
+        return self.plain("\n".join(sorted(stream.head.decode("latin-1").split("\r\n"))) + "\n\n" + body.decode())
+
+    def close(self) -> None:
+        self.channel.close()
+        self.publisher.close()
+
+
+def history(world: World) -> list[str]:
+    """Own and foreign events by turns; the own ids."""
+    ids = []
+    world.neighbour(id=OWN_ID)
+    for number in range(6):
+        ids.append(world.own(f"own {number}", private=number % 2 == 0))
+        for _ in range(number):
+            world.neighbour(type="secret-type")
+    return ids
+
+
+def live(world: World) -> str:
+    stream = world.channel.stream()
+    stream.next_block()
+    history(world)
+    return world.seen(stream, world.own("last"))
+
+
+def replay(
+    query: Callable[[list[str]], str], header: Callable[[list[str]], str] | None = None
+) -> Callable[[World], str]:
+    """A look at the history by a cursor or a count."""
+
+    def look(world: World) -> str:
+        ids = history(world)
+        world.neighbour()
+        world.offered = header(ids) if header else ""
+        headers = {"Last_Event_ID": world.offered} if header else {}
+        stream = world.channel.stream(query(ids), **headers)
+        world.neighbour()
+        return world.seen(stream, world.own("last"))
+
+    return look
+
+
+LOOKS: dict[str, Callable[[World], str]] = {
+    "live": live,
+    "live on the neighbour's topic": lambda world: world.seen(
+        world.channel.stream("topic=b/1&topic=a/1"), (history(world), world.own("last"))[1]
+    ),
+    "fresh after a foreign event": replay(lambda ids: ""),
+    "earliest": replay(lambda ids: "last_event_id=earliest"),
+    "earliest of a type": replay(lambda ids: "last_event_id=earliest&type=message&type=secret-type"),
+    "last three": replay(lambda ids: "last=3"),
+    "last hundred": replay(lambda ids: "last=100"),
+    "a cursor": replay(lambda ids: "", lambda ids: ids[2]),
+    "the last own cursor": replay(lambda ids: "", lambda ids: ids[-1]),
+    "a cursor in the query": replay(lambda ids: f"lastEventId={ids[3]}"),
+    "a foreign event's own id": replay(lambda ids: "", lambda ids: OWN_ID),
+    "an unknown id": replay(lambda ids: f"last_event_id={quote('nothing like it')}"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
+def test_a_neighbours_private_events_change_no_byte(
+    channel: StartChannel, relay: str, look: Callable[[World], str]
+) -> None:
+    """6.1, 6.2, 6.3, 6.4: live, replayed, counted from the end, by any cursor, in headers and control events."""
+    views = []
+    for with_neighbour in (True, False):
+        node = channel(
+            relay=relay.replace("log.db", f"{with_neighbour}.db"), jwt_secret=TOKEN_SECRET, heartbeat_seconds=0
+        ).node
+        world = World(node, with_neighbour)
+        views.append(look(world))
+        world.close()
+    assert views[0] == views[1]
+
+
+def test_a_private_events_own_id_is_no_cursor_for_a_stranger(channel: StartChannel) -> None:
+    """6.4: as if it had never been; for one who may read the event it is a cursor."""
+    c = channel(jwt_secret=TOKEN_SECRET)
+    publisher = Publisher(c.node.port, token=WRITER)
+    publisher.publish(SECRET, topic="b/1", private=True, id=OWN_ID)
+    own = publisher.publish("own", topic="a/1")
+    answers = {}
+    for reader in (READER_A, READER_B):
+        c.token = reader
+        for cursor in (OWN_ID, "never:1"):
+            stream = c.stream(Last_Event_ID=cursor)
+            until(stream, own)
+            answers[reader, cursor] = (
+                stream.headers["mercure-last-event-id"],
+                b'"reason":"unknown"' in stream.raw.replace(b" ", b""),
+            )
+    publisher.close()
+    assert answers[READER_A, OWN_ID] == answers[READER_A, "never:1"] == ("earliest", True)
+    assert answers[READER_B, OWN_ID] == (OWN_ID, False)
+
+
+def test_a_heartbeat_does_not_name_a_neighbours_event(channel: StartChannel) -> None:
+    """6.3: the cursor that it carries is none of an event that this reader may not read, and it resumes."""
+    c = channel(jwt_secret=TOKEN_SECRET, token=READER_A, heartbeat_seconds=1)
+    publisher = Publisher(c.node.port, token=WRITER)
+    with c.stream() as stream:
+        stream.next_event()
+        foreign = [publisher.publish(SECRET, topic="b/1", private=True) for _ in range(3)]
+        beats = [stream.next_block(5) for _ in range(2)]
+    assert all(beat is not None and beat.data is None for beat in beats)
+    assert not [event_id for event_id in foreign if event_id.encode() in stream.raw]
+    own = publisher.publish("own", topic="a/1")
+    cursor = beats[-1].id if beats[-1] else None
+    assert c.stream(Last_Event_ID=str(cursor)).events(1)[0].id == own
+    publisher.close()
+
+
+@pytest.mark.parametrize("path", ["/stats", "/metrics"])
+def test_statistics_are_for_operators(channel: StartChannel, path: str) -> None:
+    """6.5: behind a proxy only a token with the right to operate sees them; the answer to others is that of a path that
+    is not there.
+    """
+    node = channel(jwt_secret=TOKEN_SECRET).node
+    operator = token(ringcast={"operate": True})
+    public = {"X_Forwarded_For": "203.0.113.7"}
+    missing = node.get("/no-such-path", **public)
+    for headers in ({}, {"Authorization": f"Bearer {READER_A}"}, {"Authorization": f"Bearer {WRITER}"}):
+        status, _, body = node.get(path, **public, **headers)
+        assert (status, body) == (404, missing[2])
+    assert node.get(path, **public, Authorization=f"Bearer {operator}")[0] == 200
+    assert node.get(path)[0] == 200
+
+
+def test_statistics_hold_no_content(channel: StartChannel) -> None:
+    """6.5: nor topics, nor tokens, nor publishers' ids; operators see counts."""
+    c = channel(jwt_secret=TOKEN_SECRET, token=READER_A)
+    publisher = Publisher(c.node.port, token=WRITER)
+    c.stream("topic=a/canary-topic")
+    publisher.publish(SECRET, topic="b/canary-topic", private=True, id=OWN_ID, type="canary-type")
+    publisher.close()
+    for path in ("/stats", "/metrics", "/health", "/ready"):
+        body = c.node.get(path)[2]
+        assert not [word for word in (SECRET, OWN_ID, "canary", READER_A[-20:]) if word.encode() in body], path
+
+
+GRANTS = [["*"], ["a/1"], ["a/{x}"], ["{+any}"], ["b/2", "a/{x}"], ["none"], []]
+
+
+def test_live_and_replay_judge_alike(channel: StartChannel, relay: str) -> None:
+    """6.6: two hundred events of random topics, half of them private, for seven kinds of rights."""
+    c = channel(relay=relay, jwt_secret=TOKEN_SECRET, token=WRITER)
+    holders = [Channel(c.node, token=token(ringcast={"c": {"subscribe": grants}})) for grants in GRANTS]
+    recorders = [Recorder(holder.stream()) for holder in holders]
+    wait_until(lambda: all(recorder.events for recorder in recorders), 10, "every hello")
+    dice = random.Random(3)
+    topics = ["a/1", "a/2", "b/1", "b/2", "c"]
+    for _ in range(200):
+        c.publish_all([{"topics": dice.sample(topics, dice.randrange(1, 3)), "private": dice.random() < 0.5}])
+    last = c.mark()
+    for holder, recorder in zip(holders, recorders, strict=True):
+        recorder.wait_for(last)
+        with holder.stream("last_event_id=earliest") as stream:
+            replayed = [event.id for event in until(stream, last)]
+        assert recorder.ids == [*replayed, last]
+        recorder.stop()
+        holder.close()
+    assert len(recorders[0].ids) == 201

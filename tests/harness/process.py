@@ -1,0 +1,110 @@
+"""A real server process on a free port in a scratch folder, for black-box tests.
+
+`Node` starts `python -m server serve` with settings from keywords (`heartbeat_seconds=1` becomes RINGCAST_HEARTBEAT_SECONDS), waits until `/health`
+answers, and ends the process by its id. What the server prints goes to `log_path`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOKEN_SECRET = "a secret of at least thirty-two bytes, for tests"
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
+    """Poll until `condition()` is true; AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
+        time.sleep(0.01)
+
+
+class Node:
+    """One server process. Keywords are settings; the built-in `host` source is off unless asked for."""
+
+    def __init__(self, folder: Path, *, port: int | None = None, **settings: object) -> None:
+        self.port = port or free_port()
+        self.folder = folder
+        self.log_path = folder / f"server-{self.port}.log"
+        self.settings = {"host_source": False} | settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Node:
+        """Start and wait until it serves."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
+        env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
+        env |= {"RINGCAST_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
+        with self.log_path.open("ab") as log:
+            command = [sys.executable, "-m", "server", "serve"]
+            self.process = subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(self._answers, 20, f"the server on port {self.port} (see {self.log_path})")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the server ended: {self.log()}"
+        try:
+            return self.get("/health")[0] == 200
+        except OSError:
+            return False
+
+    def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (lower case) and body of a GET. Underscores in header names become hyphens."""
+        return self.request("GET", path, **headers)
+
+    def request(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, seconds: float = 20) -> int:
+        """SIGTERM and wait; the exit code."""
+        return self._end(signal.SIGTERM, seconds)
+
+    def kill(self) -> int:
+        """SIGKILL and wait."""
+        return self._end(signal.SIGKILL, 10)
+
+    def _end(self, number: int, seconds: float) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+            raise

@@ -1,0 +1,130 @@
+"""How streams end, and what a client can count on when they do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.conftest import StartNode
+from tests.harness.process import Node, wait_until
+from tests.harness.stream import Block, Stream
+from tests.http.endpoint import Endpoint, connections, facts, hello_of, open_stream
+from tests.http.test_refusals import token
+from tests.wire.parser import StrictParser
+
+both_ways = pytest.mark.parametrize("way", ["first", "later"])
+
+
+def farewell(stream: Stream, seconds: float = 10) -> Block:
+    """The last block of a stream that ends as it should."""
+    blocks = stream.wait_end(seconds)
+    assert stream.clean_end
+    parser = StrictParser()
+    parser.feed(stream.raw)
+    parser.end()
+    return blocks[-1]
+
+
+def assert_farewell(block: Block, code: str, *, reconnect: bool) -> None:
+    assert block.type == code
+    assert block.id is None
+    assert (facts(block)["code"], facts(block)["reconnect"]) == (code, reconnect)
+    assert (block.get("retry") is not None) == reconnect
+
+
+@pytest.mark.parametrize("how", ["first", "later", "1.0"])
+@pytest.mark.parametrize(("code", "settings"), [("max_age", {"max_age_seconds": 0.5}), ("idle", {"idle_seconds": 0.5})])
+def test_a_stream_that_ran_its_time_says_so_and_ends_whole(
+    node: StartNode, endpoint: Endpoint, code: str, settings: dict[str, object], how: str
+) -> None:
+    """H06: a clean end, which native clients answer with a reconnect after `retry`."""
+    server = node(**settings)
+    path = endpoint.path("a")
+    with Stream(server.port, path, version="1.0") if how == "1.0" else open_stream(server, path, how) as stream:
+        hello_of(stream)
+        assert_farewell(farewell(stream), code, reconnect=True)
+        assert stream.socket.recv(1) == b""
+
+
+@both_ways
+def test_the_end_of_a_tokens_life_ends_the_stream_and_401_meets_the_reconnect(keyed_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+    """H04: the event comes before the end, so a client can fetch a new token."""
+    headers = {"Authorization": f"Bearer {token(seconds=1.5, subscribe=['*'])}"}
+    start = time.monotonic()
+    with open_stream(keyed_node, endpoint.path(topic), way, **headers) as stream:
+        hello_of(stream)
+        assert_farewell(farewell(stream), "auth_expired", reconnect=False)
+    assert time.monotonic() - start < 1.5 + 1 + 1
+    with open_stream(keyed_node, endpoint.path(topic), way, **headers) as answer:
+        assert answer.status == 401
+
+
+def test_a_drain_sends_every_reader_a_farewell_with_a_delay_of_its_own(node: StartNode, endpoint: Endpoint) -> None:
+    """H06: spread, whole, and exit code 0."""
+    server = node(drain_seconds=0.5)
+    streams = [open_stream(server, endpoint.path("a"), way) for way in ("first", "later") * 4]
+    for stream in streams:
+        hello_of(stream)
+    assert server.stop() == 0
+    delays = set()
+    for stream in streams:
+        block = farewell(stream)
+        assert_farewell(block, "draining", reconnect=True)
+        delays.add(block.get("retry"))
+        stream.close()
+    assert len(delays) > 1
+
+
+@both_ways
+@pytest.mark.parametrize("how", ["fin", "reset", "surplus", "half-closed"])
+def test_a_client_that_goes_is_forgotten(node: StartNode, endpoint: Endpoint, how: str, way: str) -> None:
+    """H06: by FIN, by RST, by a byte too many (after which it is no EventSource)."""
+    server = node()
+    stream = open_stream(server, endpoint.path("a"), way)
+    hello_of(stream)
+    wait_until(lambda: connections(server, endpoint.channel) == 1, what="one reader")
+    if how == "reset":
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    elif how == "surplus":
+        stream.socket.sendall(b"x")
+    elif how == "half-closed":
+        stream.socket.shutdown(socket.SHUT_WR)
+    if how in ("fin", "reset"):
+        stream.close()
+    wait_until(lambda: connections(server, endpoint.channel) == 0, 3, "no reader")
+    stream.close()
+
+
+@both_ways
+def test_bytes_after_the_request_end_the_stream(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+    """H15: nothing that follows is answered on this connection."""
+    with open_stream(shared_node, endpoint.path(topic), way) as stream:
+        hello_of(stream)
+        stream.socket.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        while stream.next_block(3) is not None:
+            pass
+        assert b"HTTP/1." not in stream.raw + stream.received
+
+
+def test_an_id_line_without_its_blank_line_is_never_the_last_thing_sent(node: StartNode, endpoint: Endpoint) -> None:
+    """E11, E12, E17: kill -9 amid a burst; what a client holds is a prefix, and its cursor belongs to it."""
+    server = node()
+    with open_stream(server, endpoint.path("a")) as stream:
+        hello_of(stream)
+        lines = "\n".join(json.dumps({"topic": "a", "data": f"{number}\n{number}"}) for number in range(2000))
+        path = "/channels/wire/events" if endpoint.channel == "wire" else None
+        if path:
+            assert server.request("POST", path, lines, Content_Type="application/x-ndjson")[0] == 200
+        else:
+            endpoint.publish(server, "a", *(f"{number}\n{number}" for number in range(100)))
+        server.kill()
+        stream.wait_end()
+        parser = StrictParser()
+        parser.feed(stream.raw)
+        events = parser.events[1:]
+        assert [event.data for event in events] == [f"{number}\n{number}" for number in range(len(events))]
+        assert parser.last_event_id == (events[-1].last_event_id if events else parser.last_event_id)

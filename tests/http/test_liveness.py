@@ -1,0 +1,148 @@
+"""Heartbeats: what they are, that they come in time, and that they never stand inside an event."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import StartNode
+from tests.harness.process import Node
+from tests.harness.stream import Stream
+from tests.http.endpoint import Endpoint, facts, hello_of, open_stream
+from tests.wire.parser import StrictParser
+
+BEAT_SECONDS = 0.5
+STYLES = {"silent": "comment", "spoken": "event", "moving": "cursor"}
+both_ways = pytest.mark.parametrize("way", ["first", "later"])
+
+
+@pytest.fixture(scope="module")
+def beating_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A server with a channel for each style; elsewhere the style is the default."""
+    channels = json.dumps({name: {"heartbeat_style": style} for name, style in STYLES.items()})
+    server = Node(tmp_path_factory.mktemp("beating"), heartbeat_seconds=BEAT_SECONDS, channels=channels).start()
+    yield server
+    server.kill()
+
+
+def bytes_after_hello(stream: Stream, count: int) -> list[bytes]:
+    """The next `count` pieces of the body, as they came."""
+    hello_of(stream)
+    return [stream.next_piece() for _ in range(count)]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("channel", "form"),
+    [
+        ("silent", rb":\n"),
+        ("spoken", rb"event: heartbeat\ndata: \{\"ts\": ?[0-9.]+\}\n\n"),
+        ("moving", rb":\nid: [0-9a-z]{6}-[0-9a-f]{13}\n\n"),
+        ("wire", rb":\nid: [0-9a-z]{6}-[0-9a-f]{13}\n\n"),
+        ("main", rb":\nid: [0-9a-z]{6}-[0-9a-f]{13}\n\n"),
+    ],
+)
+def test_a_heartbeat_is_exactly_its_channels_style(beating_node: Node, channel: str, form: bytes, way: str) -> None:
+    """E06, E14: `comment`, `event` with the time, or `cursor`, which is the default."""
+    with open_stream(beating_node, Endpoint(channel).path("a"), way) as stream:
+        for piece in bytes_after_hello(stream, 2):
+            assert re.fullmatch(form, piece), piece
+
+
+def test_a_spoken_heartbeat_tells_the_time(beating_node: Node) -> None:
+    """E14: in seconds since 1970."""
+    with open_stream(beating_node, Endpoint("spoken").path("a")) as stream:
+        hello_of(stream)
+        assert abs(facts(stream.next_event())["ts"] - time.time()) < 5
+
+
+@both_ways
+def test_a_cursor_heartbeat_moves_past_what_was_not_selected(beating_node: Node, topic: str, way: str) -> None:
+    """E06: so a quiet filter's long silence is no gap on reconnect, and nothing is read twice."""
+    endpoint = Endpoint("moving")
+    with open_stream(beating_node, endpoint.path(topic), way) as stream:
+        hello_of(stream)
+        ids = endpoint.publish(beating_node, topic + "-other", "x", "y")
+        while (block := stream.next_block()) is not None and (block.id or "") < ids[-1]:
+            assert block.data is None
+        assert block is not None
+        cursor = block.id
+    with open_stream(beating_node, endpoint.path(topic), way, Last_Event_ID=cursor) as stream:
+        assert hello_of(stream)["complete"] is True
+        [event_id] = endpoint.publish(beating_node, topic, "a")
+        assert stream.events(1)[0].id == event_id
+
+
+@both_ways
+@pytest.mark.parametrize("channel", ["silent", "spoken", "moving"])
+def test_no_silence_is_longer_than_the_interval(beating_node: Node, channel: str, way: str) -> None:
+    """H17: bytes flow at least every interval, and a fifth of it for a busy machine."""
+    with open_stream(beating_node, Endpoint(channel).path("a"), way) as stream:
+        hello_of(stream)
+        gaps = []
+        last = time.monotonic()
+        for _ in range(4):
+            assert stream.next_piece()
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+        assert max(gaps) <= BEAT_SECONDS * 1.2
+        # Not more often than promised either: the first is early because readers are spread over the interval.
+        assert min(gaps[1:]) >= BEAT_SECONDS * 0.5
+
+
+def test_readers_that_came_together_do_not_all_beat_at_once(beating_node: Node) -> None:
+    """H17: beats are spread over the interval, so they are no burst."""
+    streams = [open_stream(beating_node, Endpoint("silent").path("a")) for _ in range(16)]
+    for stream in streams:
+        hello_of(stream)
+    moments: list[float] = []
+
+    def first_beat(stream: Stream) -> None:
+        stream.next_piece()
+        moments.append(time.monotonic())
+
+    threads = [threading.Thread(target=first_beat, args=[stream]) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    for stream in streams:
+        stream.close()
+    assert len(moments) == len(streams)
+    assert max(moments) - min(moments) > BEAT_SECONDS / 8
+
+
+@pytest.mark.parametrize("style", ["comment", "event", "cursor"])
+def test_a_heartbeat_never_stands_inside_an_event(node: StartNode, style: str) -> None:
+    """E17: thousands of events a second beside a beat every ten milliseconds, read strictly, none lost, none doubled."""
+    server = node(heartbeat_seconds=0.01, heartbeat_style=style, lag_events=100_000, lag_bytes=100_000_000)
+    endpoint = Endpoint("wire")
+    count, batches = 1000, 10
+    streams = [open_stream(server, endpoint.path("a"), way) for way in ("first", "later")]
+    parsers = [StrictParser() for _ in streams]
+
+    def read(stream: Stream, parser: StrictParser) -> None:
+        seen = 0
+        while seen < count * batches and (piece := stream.next_piece()):
+            seen += sum(event.type == "message" for event in parser.feed(piece))
+
+    for stream in streams:
+        hello_of(stream)
+    threads = [threading.Thread(target=read, args=pair) for pair in zip(streams, parsers, strict=True)]
+    for thread in threads:
+        thread.start()
+    for batch in range(batches):
+        lines = "\n".join(json.dumps({"topic": "a", "data": f"{batch}.{number}\nmore"}) for number in range(count))
+        assert server.request("POST", endpoint.stream_path, lines, Content_Type="application/x-ndjson")[0] == 200
+        time.sleep(0.02)  # silence for some beats
+    expected = [f"{batch}.{number}\nmore" for batch in range(batches) for number in range(count)]
+    for thread, stream, parser in zip(threads, streams, parsers, strict=True):
+        thread.join(20)
+        stream.close()
+        assert [event.data for event in parser.events if event.type == "message"] == expected

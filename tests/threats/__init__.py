@@ -1,0 +1,1 @@
+"""Attacks on one node, each with its control; docs/threats.md is the table of them."""

@@ -1,0 +1,190 @@
+"""Too many connections: in all, per address, per token subject, per second; and addresses that are made up."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.stream import Stream
+from tests.threats.conftest import Start
+from tests.threats.neighbours import Neighbours
+from tests.threats.tokens import EVERYTHING, bearer, signed
+from tests.threats.wire import WAYS, answered, ask, request, wire
+
+PATH = "/channels/main/events?topic=limits"
+
+
+def opened(node: Node, count: int, **headers: str) -> tuple[list[Stream], list[Stream]]:
+    """Ask for `count` streams: those that live, and those that were refused as an EventSource is (all of their blocks
+    are read).
+    """
+    live, refused = [], []
+    for _ in range(count):
+        stream = Stream(node.port, PATH, **headers)
+        assert stream.status == 200
+        block = stream.next_event()
+        if block.type == "hello":
+            live.append(stream)
+        else:
+            assert stream.next_block() is None
+            refused.append(stream)
+    return live, refused
+
+
+def check_refused(stream: Stream, code: str) -> None:
+    """200, a jittered retry, the code, the end."""
+    text = stream.raw.decode()
+    assert stream.clean_end and f"event: {code}\n" in text and '"reconnect":true' in text
+    assert any(line.startswith("retry: ") for line in text.split("\n"))
+    stream.close()
+
+
+def close(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+def test_an_address_gets_its_share_and_not_one_more(start: Start) -> None:
+    """S06: of 70 from one address exactly 20 live, 50 are told so fast, another address is unaffected, and all can come
+    back 20 times.
+    """
+    node = start(max_connections_per_address=20)
+    begin = time.monotonic()
+    live, refused = opened(node, 70)
+    assert (len(live), len(refused)) == (20, 50)
+    assert (time.monotonic() - begin) / 70 < 0.05
+    for stream in refused:
+        check_refused(stream, "too_many")
+    assert len({stream.raw.split(b"retry: ")[1].split(b"\n")[0] for stream in refused}) > 10
+    api = answered(node.port, request("GET", PATH), source="127.0.0.1")
+    assert api.status == 429 and api.header("Retry-After")
+    other = ask(node.port, request("GET", PATH, Accept="text/event-stream"), source="127.0.0.2")
+    assert other is not None and other.status == 200
+    close(live)
+    for _ in range(20):
+        wait_until(lambda: _come_back(node, 20), 3, "20 places free again")
+
+
+def _come_back(node: Node, count: int) -> bool:
+    live, refused = opened(node, count + 1)
+    close(live + refused)
+    return len(live) == count
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_both_ways_in_count_towards_the_same_limit(start: Start, way: str) -> None:
+    """S06: a stream that comes later on a kept-alive connection takes a place, and finds none in a full house."""
+    node = start(max_connections=6, max_connections_per_address=5)
+    with wire(node.port, way) as connection:
+        connection.send(request("GET", PATH, Accept="text/event-stream"))
+        connection.until(b"event: hello")
+        live, refused = opened(node, 6)
+        assert (len(live), len(refused)) == (4, 2)
+        with wire(node.port, way) as late:
+            late.send(request("GET", PATH, Accept="text/event-stream"))
+            late.until(b"event: too_many")
+            late.rest()
+        close(live)
+
+
+def test_a_full_node_refuses_newcomers_and_keeps_those_it_has(start: Start) -> None:
+    """S06: reject, don't evict: beyond max_connections `overloaded`, 503 for API clients; the rest goes on."""
+    node = start(max_connections=13)
+    with Neighbours(node.port, readers=3) as neighbours:
+        live, refused = opened(node, 60)
+        assert (len(live), len(refused)) == (10, 50)
+        for stream in refused:
+            check_refused(stream, "overloaded")
+        api = answered(node.port, request("GET", PATH))
+        assert api.status == 503 and api.header("Retry-After")
+        assert answered(node.port, request("GET", "/health")).status == 200
+        neighbours.wait_for(5)
+        close(live)
+
+
+def test_a_token_subject_gets_its_share_wherever_it_comes_from(start: Start) -> None:
+    """S06: the limit per subject spans addresses and does not touch other subjects."""
+    node = start(jwt_secret=TOKEN_SECRET, max_connections_per_subject=4)
+    mine, other = (bearer(signed(EVERYTHING | {"sub": name})) for name in ("shop-7", "shop-8"))
+    live, refused = opened(node, 10, Authorization=mine)
+    assert (len(live), len(refused)) == (4, 6)
+    for stream in refused:
+        check_refused(stream, "too_many")
+    elsewhere = answered(node.port, request("GET", PATH, Authorization=mine), source="127.0.0.3")
+    assert elsewhere.status == 429
+    theirs, none = opened(node, 4, Authorization=other)
+    assert not none
+    close(live + theirs)
+
+
+def test_opening_too_fast_is_answered_with_a_later_date(start: Start) -> None:
+    """S06: beyond the burst new streams are `rate_limited`, 429 for API clients, and let in again at the rate."""
+    node = start(opens_per_second=5, opens_burst=10)
+    live, refused = opened(node, 40)
+    assert 10 <= len(live) <= 20
+    for stream in refused:
+        check_refused(stream, "rate_limited")
+    api = answered(node.port, request("GET", PATH))
+    assert api.status == 429 and api.header("Retry-After")
+    wait_until(lambda: answered(node.port, request("GET", PATH)).status == 200, 3, "a place at the rate")
+    close(live)
+
+
+def forged(number: int) -> str:
+    return f"203.0.113.{number % 256}, 10.{number % 7}.0.{number % 256}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Client-IP", "True-Client-IP"])
+def test_a_forged_address_opens_no_place(start: Start, way: str, header: str) -> None:
+    """S07: without a trusted proxy the peer's own address counts, whatever it claims."""
+    node = start(max_connections_per_address=5)
+    live, _ = opened(node, 5)
+    for number in range(10):
+        raw = request("GET", PATH, **{header: forged(number)})
+        assert answered(node.port, raw, way).status == 429
+    close(live)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_behind_a_trusted_proxy_only_what_the_proxy_says_counts(start: Start, way: str) -> None:
+    """S07: of a list of addresses the last that is not a trusted proxy counts; what a client put in front of it does
+    not.
+    """
+    node = start(max_connections_per_address=3, trusted_proxies="127.0.0.0/8,10.0.0.0/8")
+    live, refused = [], []
+    for number in range(8):
+        stream = Stream(node.port, PATH, X_Forwarded_For=f"192.0.2.{number}, 203.0.113.9, 10.0.0.{number}")
+        (live if stream.next_event().type == "hello" else refused).append(stream)
+    assert (len(live), len(refused)) == (3, 5)
+    for value in ("203.0.113.9", "198.51.100.1, 203.0.113.9", "garbage, 203.0.113.9", " 203.0.113.9 "):
+        assert answered(node.port, request("GET", PATH, X_Forwarded_For=value), way).status == 429, value
+    for value in ("203.0.113.10", "203.0.113.9, 203.0.113.11"):
+        assert answered(node.port, request("GET", PATH, X_Forwarded_For=value), way).status == 200, value
+    close(live + refused)
+
+
+def test_addresses_of_one_ipv6_network_count_as_one(start: Start) -> None:
+    """S07: a /64 is one client, however many addresses it makes up."""
+    node = start(max_connections_per_address=3, trusted_proxies="127.0.0.1")
+    live = []
+    for number in range(8):
+        stream = Stream(node.port, PATH, X_Forwarded_For=f"2001:db8:1:2::{number + 1:x}")
+        if stream.next_event().type == "hello":
+            live.append(stream)
+    assert len(live) == 3
+    assert answered(node.port, request("GET", PATH, X_Forwarded_For="2001:db8:1:3::1")).status == 200
+    close(live)
+
+
+@pytest.mark.parametrize(
+    "value", ["", ",", "unknown", "1.2.3.4:80", "[::1]:1", "\x00", "x" * 5000, "::ffff:1.2.3.4, , ,"]
+)
+def test_a_proxy_that_talks_nonsense_breaks_nothing(start: Start, value: str) -> None:
+    """S07: any X-Forwarded-For has an answer that is no server error."""
+    node = start(trusted_proxies="127.0.0.1", max_connections_per_address=1000)
+    for way in WAYS:
+        answer = ask(node.port, request("GET", PATH, X_Forwarded_For=value), way)
+        assert answer is None or answer.status in (200, 400), answer

@@ -1,0 +1,96 @@
+"""Running out of file descriptors: while serving, and from the start."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.harness.process import ROOT, Node, wait_until
+from tests.harness.stream import Stream
+from tests.threats.conftest import Start, finish
+from tests.threats.crowd import Crowd
+from tests.threats.neighbours import Neighbours
+from tests.threats.process_facts import cpu_share, descriptors
+from tests.threats.wire import answered, request
+
+OPEN = request("GET", "/channels/main/events", Accept="text/event-stream")
+
+
+class ConfinedNode(Node):
+    """A server whose hard file limit is low from the start."""
+
+    files = 100
+
+    def start(self) -> ConfinedNode:
+        self.process = self.launch()
+        wait_until(self._answers, 20, "the confined server")
+        return self
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start without waiting."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
+        env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
+        env |= {"RINGCAST_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
+        limit = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({self.files}, {self.files})); "
+        command = [sys.executable, "-c", limit + "os.execv(sys.executable, [sys.executable, '-m', 'server', 'serve'])"]
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def test_a_server_out_of_descriptors_stays_calm_and_recovers(start: Start) -> None:
+    """S08, FLT-16: streams go on, CPU below 10 %, one log line a second at most, and newcomers are let in within 2 s
+    once there is room.
+    """
+    node = start()
+    with Neighbours(node.port, every=0.05) as neighbours:
+        spare = http.client.HTTPConnection("127.0.0.1", node.port, timeout=5)
+        spare.request("GET", "/health")
+        spare.getresponse().read()
+        _, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (max(descriptors(node.pid)) + 31, hard))
+        with Crowd(node.port, 200, OPEN) as crowd:
+            crowd.wait(lambda: sum(b"hello" in member.received for member in crowd.members) >= 25, 5, "25 streams")
+            lines, begin = node.log().count("\n"), time.monotonic()
+            assert cpu_share(node.pid, 2) < 0.1
+            neighbours.wait_for(5)
+            spent = time.monotonic() - begin
+            assert node.log().count("\n") - lines <= spent + 1
+            spare.request("GET", "/health")
+            assert spare.getresponse().read()
+        spare.close()
+        with Stream(node.port, "/channels/main/events", seconds=2) as stream:
+            assert stream.next_event().type == "hello"
+
+
+def test_a_low_file_limit_is_a_limit_on_connections_that_is_kept(tmp_path: Path) -> None:
+    """S08: the server counts what its file limit allows and tells the rest to come later, before the kernel refuses."""
+    node = ConfinedNode(tmp_path, drain_seconds=0).start()
+    try:
+        with Crowd(node.port, 150, OPEN) as crowd:
+            crowd.wait(lambda: all(member.received for member in crowd.members), 10, "an answer for each of 150")
+            crowd.step(0.1)
+            live = sum(b"event: hello" in member.received for member in crowd.members)
+            refused = sum(b"event: overloaded" in member.received for member in crowd.members)
+            assert live + refused == 150 and 30 <= live < 100
+            assert answered(node.port, request("GET", "/health")).status == 200
+    finally:
+        finish(node)
+
+
+def test_a_promise_beyond_the_file_limit_is_refused_at_start(tmp_path: Path) -> None:
+    """S08: max_connections that the file limit can't hold is an error at start, in words."""
+    node = ConfinedNode(tmp_path, max_connections=5000)
+    process = node.launch()
+    try:
+        assert process.wait(15) != 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+    text = node.log().lower()
+    assert "max_connections" in text and "traceback" not in text, text
