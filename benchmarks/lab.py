@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.servers import SERVERS, Server, ServerFailed
-from benchmarks.storm import Programs, Run, StormFailed, run_storm
+from benchmarks.servers import SERVERS, Server, StartError
+from benchmarks.storm import Programs, Run, StormError, run_storm
 
 T = TypeVar("T")
 EVERYBODY = tuple(SERVERS)
@@ -96,7 +96,7 @@ class Lab:
         try:
             with self.server(name, **settings) as server:
                 return [measure(server)]
-        except (ServerFailed, StormFailed) as error:
+        except (StartError, StormError) as error:
             if name not in self._started:
                 self._missing.add(name)
             self.trouble.append((name, str(error)))

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks import results
 from benchmarks.servers import SERVERS
@@ -60,6 +60,7 @@ def _bars(axes: Axes, figures: Figures, metric: str, title: str, unit: str, *, l
     axes.set_xlabel(unit + (", logarithmic" if log else ""))
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(right=max(medians) * 6)
     else:
         axes.set_xlim(right=max(medians) * 1.22)
@@ -131,6 +132,7 @@ def draw_throughput(result: dict[str, Any]) -> Figure:
     axes.set_title(f"Throughput of one process on one core, {readers:,.0f} readers")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(_thousands))
+        axis.set_minor_formatter(NullFormatter())
     axes.legend()
     return picture
 

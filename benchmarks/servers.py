@@ -23,7 +23,7 @@ START_SECONDS = 20.0
 FORM = "application/x-www-form-urlencoded"
 
 
-class ServerFailed(Exception):
+class StartError(Exception):
     """A server could not be started, or is not installed."""
 
 
@@ -84,7 +84,7 @@ class Server:
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
-                raise ServerFailed(f"{self.name} did not start: {self.log_path.read_text(errors='replace')[-800:]}")
+                raise StartError(f"{self.name} did not start: {self.log_path.read_text(errors='replace')[-800:]}")
             time.sleep(0.02)
         return self
 
@@ -174,7 +174,7 @@ class Nchan(Server):
     def command(self) -> list[str]:
         program = shutil.which("nginx") or "/usr/sbin/nginx"
         if not Path(program).exists():
-            raise ServerFailed("nginx is not installed")
+            raise StartError("nginx is not installed")
         folder = self.folder / f"nchan-{self.port}"
         folder.mkdir()
         config = (Path(__file__).parent / "peers" / "nchan.conf").read_text()

@@ -25,7 +25,7 @@ class Programs:
     floor: Path
 
 
-class StormFailed(Exception):
+class StormError(Exception):
     """The load generator gave no report."""
 
 
@@ -76,7 +76,7 @@ def run_storm(program: Path, core: int | None, server: str, label: str, options:
         pin + command_line(program, options), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     if done.returncode or not done.stdout.startswith("{"):
-        raise StormFailed(f"{server}, {label}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise StormError(f"{server}, {label}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
     report = json.loads(done.stdout)
     if done.stderr.strip():
         report["complaints"] = done.stderr.strip()[-500:]

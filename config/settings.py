@@ -50,7 +50,11 @@ class Settings(Operation, Broadcasting, Admission, Channels, Lag, History, Strea
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_others: Any, **_more: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is not ours)
+        init_settings: PydanticBaseSettingsSource,
+        *_others: Any,
+        **_more: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is given: see the module's head."""
         return (init_settings,)

@@ -1,7 +1,7 @@
 """The settings file: YAML read strictly.
 
-Owns the dialect: YAML 1.2's booleans (`true`, `false`) and numbers, no duplicate keys, one mapping. YAML 1.1, which PyYAML
-implements, reads the value of `sqlite_synchronous: OFF` as false, `22:30` as 1350, and of two equal keys silently takes
+Owns the dialect: YAML 1.2's booleans (`true`, `false`) and numbers, no duplicate keys, one mapping. YAML 1.1, which
+PyYAML implements, reads the value of `sqlite_synchronous: OFF` as false, `22:30` as 1350, and of two equal keys takes
 the last. Must never know which settings exist.
 """
 
@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ConfigError([Problem("config", source, f"cannot be read: {reason}")]) from None
     try:
-        content = yaml.load(text, _StrictLoader)
+        content = yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError([Problem("config", source, _where(error))]) from None
     if content is None:

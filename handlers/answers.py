@@ -53,8 +53,8 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def dumps(value: object) -> bytes:
-    """JSON as it is written everywhere: UTF-8, slashes as they are."""
-    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode("utf-8", "replace")
+    """JSON as it is written everywhere: UTF-8, slashes as they are. Raises UnicodeEncodeError for a lone surrogate."""
+    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode()
 
 
 def wants_event_stream(request: Request) -> bool:
@@ -67,7 +67,7 @@ def refusal_response(refused: Refused, request: Request, *, stream: bool) -> Res
     ending = refused.ending
     retry_ms = ending.jittered_retry_ms()
     if stream and ending.reconnect and wants_event_stream(request):
-        return Response(200, ending.farewell(retry_ms), "text/event-stream", [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), NOSNIFF])
+        return Response(200, ending.farewell(retry_ms), "text/event-stream", [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), NOSNIFF, NO_REFERRER])
     if refused.status == 204:
         return Response(204, headers=list(COMMON_HEADERS))
     body: dict[str, object] = {"code": refused.code}

@@ -9,6 +9,8 @@ Invariants: no request line, query or token reaches a log; every error is JSON w
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, ClassVar
@@ -16,12 +18,15 @@ from typing import Any, ClassVar
 import tornado.web
 from tornado.routing import URLSpec
 
-from handlers.answers import COMMON_HEADERS, Refused, dumps
+from handlers.answers import COMMON_HEADERS, Refused, bad, dumps
 from handlers.console import CONSOLE_FILES, console_file
 from handlers.cors import PREFLIGHT
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
+from server.channel import Start
+from server.door import SURPLUS
 from server.exchange import Request, Response
+from server.heads import response_bytes
 from server.logs import get_logger
 from server.node import Node
 from server.opening import Subscription
@@ -63,7 +68,7 @@ class Handler(tornado.web.RequestHandler):
         self.set_status(response.status)
         if response.status != HTTPStatus.NO_CONTENT:
             self.set_header("Content-Type", response.content_type)
-        for name, value in response.headers:
+        for name, value in [*self.surface.cors(request_of(self)), *response.headers]:
             self.set_header(name, value)
         self.finish(response.body if response.status != HTTPStatus.NO_CONTENT else None)
 
@@ -100,51 +105,105 @@ class Handler(tornado.web.RequestHandler):
         log.error("handler_failed", path=self.request.path, exc_info=value)
 
 
+@tornado.web.stream_request_body
 class StreamHandler(Handler):
-    """A streaming GET that did not come first on its connection, or whose admission takes waiting; and all publishes that the door passes on."""
+    """A stream that did not come first on its connection, or whose admission takes waiting; and all publishes that the door passes on.
+
+    The body is collected here and not by Tornado, which would answer 400 to one that is too large, and only count it as it comes.
+    """
 
     allowed = "GET, HEAD, POST, OPTIONS"
 
-    async def get(self, *_: str) -> None:
-        request = request_of(self)
-        if request.body:
-            self.answer(self.surface.refuse_body(request))
+    def prepare(self) -> None:
+        self._body = bytearray()
+        self._most = self.surface.max_body_bytes
+        self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
+        declared = self.request.headers.get("Content-Length", "0")
+        if self.request.method == "POST" and declared.isdigit() and int(declared) > self._most:
+            self.answer(self.surface.too_large(request_of(self)))
+
+    def data_received(self, chunk: bytes) -> None:
+        if len(self._body) + len(chunk) > self._most:
+            if not self._finished:
+                self.answer(self.surface.too_large(request_of(self)))
             return
+        self._body += chunk
+
+    def on_connection_close(self) -> None:
+        self._body.clear()
+
+    def _whole_request(self) -> Request:
+        request = request_of(self)
+        request.body = bytes(self._body)
+        return request
+
+    async def post(self, *_: str) -> None:
+        answer = self.surface.publish(self._whole_request())
+        self.answer(answer if isinstance(answer, Response) else await answer)
+
+    async def get(self, *_: str) -> None:
+        opener = self.node.opener
+        request = self._whole_request()
+        answer = await self._admit(request)
+        fd, surplus = self._take_connection()
+        if fd < 0:
+            return
+        if isinstance(answer, Response):
+            say_and_close(fd, answer, request)
+        elif surplus:
+            say_and_close(fd, self.surface.refuse(bad("", SURPLUS.decode()), request), request)
+        else:
+            opener.open(fd, *answer)
+
+    async def head(self, *_: str) -> None:
+        """The head of the stream that a GET would open, byte for byte, and the end."""
+        request = self._whole_request()
+        answer = await self._admit(request)
+        fd, _ = self._take_connection()
+        if fd >= 0:
+            if isinstance(answer, Response):
+                answer.body = b""
+                say_and_close(fd, answer, request)
+            else:
+                write_and_close(fd, self.node.opener.head(*answer))
+
+    async def _admit(self, request: Request) -> tuple[Subscription, Start] | Response:
         answer = await self.surface.subscribe_later(request)
         if isinstance(answer, Response):
-            self.answer(answer)
-            return
-        await self._open(answer, request)
+            return answer
+        if request.body:
+            return self.surface.refuse(bad("", SURPLUS.decode()), request)
+        start = self.node.opener.locate(answer) or await self.surface.find(self.node.opener, answer, request)
+        return start if isinstance(start, Response) else (answer, start)
 
-    async def _open(self, wanted: Subscription, request: Request) -> None:
-        opener = self.node.opener
-        start = opener.locate(wanted)
-        if start is None:
-            found = await self.surface.find(opener, wanted, request)
-            if isinstance(found, Response):
-                self.answer(found)
-                return
-            start = found
+    def _take_connection(self) -> tuple[int, bool]:
+        """The connection's own descriptor (-1 if the client is gone), out of Tornado's hands, and whether more bytes came after the request."""
         self._auto_finish = False
         stream = self.detach()
         if stream.closed():
-            return
-        # The reader gets a descriptor of its own for the connection; Tornado's goes with its stream.
+            return -1, False
+        more = stream.read_bytes(1, partial=True)
+        surplus = more.done()
+        more.add_done_callback(lambda done: done.exception())  # closing the stream ends it with one
         fd = os.dup(stream.socket.fileno())
+        if stream.socket.family != socket.AF_UNIX:
+            stream.set_nodelay(True)  # Tornado turns it off between two requests
         stream.close()
-        opener.open(fd, wanted, start)
+        return fd, surplus
 
-    async def head(self, *_: str) -> None:
-        request = request_of(self)
-        answer = await self.surface.subscribe_later(request)
-        if isinstance(answer, Subscription):
-            answer = Response(200, b"", "text/event-stream", [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *self.surface.cors(request)])
-        self.answer(answer)
 
-    async def post(self, *_: str) -> None:
-        request = request_of(self)
-        answer = self.surface.publish(request)
-        self.answer(answer if isinstance(answer, Response) else await answer)
+def say_and_close(fd: int, response: Response, request: Request) -> None:
+    """Answer as the front door does, and end the connection."""
+    write_and_close(fd, response_bytes(response, close=True, http_1_0=request.http_1_0))
+
+
+def write_and_close(fd: int, data: bytes) -> None:
+    """Write what the socket takes at once, and close it."""
+    try:
+        os.write(fd, data)
+    except OSError:
+        pass  # the client is gone
+    os.close(fd)
 
 
 class VitalsHandler(Handler):
@@ -174,7 +233,9 @@ class ConsoleHandler(Handler):
 
 
 class NotFoundHandler(Handler):
-    """Any other path."""
+    """Any other path, whatever the method."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "QUERY", "TRACE")
 
     def prepare(self) -> None:
         self.set_status(404)

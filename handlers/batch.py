@@ -97,7 +97,7 @@ def _data(value: dict[str, Any]) -> str:
     if isinstance(data, str):
         return data
     try:
-        return dumps(data).decode()
+        return dumps(data).decode()  # a lone surrogate is a ValueError
     except (ValueError, OverflowError, RecursionError):
         raise InvalidEvent("data", "cannot be written as JSON") from None
 

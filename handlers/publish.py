@@ -30,19 +30,16 @@ class Publisher:
 
     def __init__(self, rooms: Rooms, *, max_body_bytes: int, max_events: int) -> None:
         self._rooms = rooms
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._max_events = max_events
         self.refused = 0
 
     def publish(self, request: Request) -> Response | Awaitable[Response]:
         """The answer, at once if the relay allows. Raises Refused, or the awaitable does."""
         rooms = self._rooms
-        rooms.origins.check(request)
-        principal = rooms.authenticate(request)
-        if principal is ANONYMOUS:
-            raise missing_token()
-        if len(request.body) > self._max_body_bytes:
-            raise bad("", f"the body is larger than {self._max_body_bytes} bytes", too_large=True)
+        principal = self.authenticate(request)
+        if len(request.body) > self.max_body_bytes:
+            raise bad("", f"the body is larger than {self.max_body_bytes} bytes", too_large=True)
         name = rooms.channel_name(request.path)
         events = self._events(request, principal.rights(name))
         key = self._key(request, principal)
@@ -51,6 +48,14 @@ class Publisher:
             rooms.check_openable(name, principal)
             return self._publish_to_new(name, events, key, request)
         return self._publish_to(channel, events, key, request)
+
+    def authenticate(self, request: Request) -> Principal:
+        """Who publishes. Raises Refused."""
+        self._rooms.origins.check(request)
+        principal = self._rooms.authenticate(request)
+        if principal is ANONYMOUS:
+            raise missing_token()
+        return principal
 
     async def _publish_to_new(self, name: str, events: Sequence[Event], key: Key | None, request: Request) -> Response:
         try:

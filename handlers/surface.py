@@ -79,9 +79,18 @@ class StreamSurface:
         """The CORS headers of any answer."""
         return self._rooms.origins.headers(request)
 
-    def refuse_body(self, request: Request) -> Response:
-        """The answer to a streaming GET with a body."""
-        return self._answer(bad("", "a stream is asked for without a body"), request, stream=False)
+    @property
+    def max_body_bytes(self) -> int:
+        """The most that a publish may hold."""
+        return self._publisher.max_body_bytes
+
+    def too_large(self, request: Request) -> Response:
+        """The answer to a body over the limit; a bad token comes first."""
+        try:
+            self._publisher.authenticate(request)
+            raise bad("", f"the body is larger than {self.max_body_bytes} bytes", too_large=True)
+        except Refused as refused:
+            return self._answer(refused, request, stream=False)
 
     def refuse(self, refused: Refused, request: Request) -> Response:
         """The answer to a request that a handler refuses."""

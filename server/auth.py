@@ -42,8 +42,8 @@ MAX_REFUSED = 4_096
 REFUSAL_SECONDS = 60.0
 LOG_INTERVAL_SECONDS = 10.0
 
-INVALID_TOKEN = 'Bearer error="invalid_token"'
-INVALID_REQUEST = 'Bearer error="invalid_request"'
+_CHALLENGE_INVALID = 'Bearer error="invalid_token"'
+_CHALLENGE_MALFORMED = 'Bearer error="invalid_request"'
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]++=*+)")
 _Value = TypeVar("_Value")
@@ -190,7 +190,7 @@ class Authenticator:
 
     def _bad_request(self, field: str, reason: str) -> NoReturn:
         self._note("presentation")
-        raise AuthError(BAD_REQUEST, field, reason, INVALID_REQUEST)
+        raise AuthError(BAD_REQUEST, field, reason, _CHALLENGE_MALFORMED)
 
     def _note(self, reason: str) -> None:
         """Count a refusal; log it if this kind was not logged lately. The reasons are a fixed set."""
@@ -202,7 +202,7 @@ class Authenticator:
 
 
 def _invalid() -> AuthError:
-    return AuthError(UNAUTHORIZED, challenge=INVALID_TOKEN)
+    return AuthError(UNAUTHORIZED, challenge=_CHALLENGE_INVALID)
 
 
 def _remember(memory: OrderedDict[bytes, _Value], digest: bytes, value: _Value, limit: int) -> None:

@@ -38,6 +38,8 @@ LINGER_SECONDS = 60.0  # a publisher's connection without a request is closed af
 WATCH = select.EPOLLIN | select.EPOLLRDHUP
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+SURPLUS = b"nothing may come after the request for a stream"
+
 log = get_logger("door")
 
 
@@ -271,8 +273,8 @@ class Door:
             start = self._opener.locate(answer)
             if start is not None:
                 self._leave(knock)
-                if surplus:  # nothing may come after the request
-                    self._close(knock)
+                if surplus:
+                    self._refuse(knock, 400, SURPLUS)
                 else:
                     self._opener.open(knock.fd, answer, start)
                 return

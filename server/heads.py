@@ -39,6 +39,7 @@ class Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        value = value.rstrip(b" \t")  # llhttp leaves white space at the end
         headers = self.headers
         if name in headers:
             if name == b"host":

@@ -204,7 +204,7 @@ class KeySet:
         self._next_fetch = 0.0
         self._task: asyncio.Task[None] | None = None
         if self._source is not None and not self._source.remote:
-            self._take(self._source.read())
+            self._take(self._source.read(), self._source)
 
     @property
     def configured(self) -> bool:
@@ -253,9 +253,9 @@ class KeySet:
         """Fetch a remote key set (a failure is logged and tried again), and begin to renew it."""
         if self._source is None or self._task is not None:
             return
-        if self._document is None and not await self._renew():
+        if self._document is None and not await self._renew(self._source):
             self._wanted.set()
-        self._task = asyncio.create_task(self._keep_fresh(), name="key renewal")
+        self._task = asyncio.create_task(self._keep_fresh(self._source), name="key renewal")
         self._task.add_done_callback(_notice_death)
 
     async def stop(self) -> None:
@@ -265,32 +265,32 @@ class KeySet:
             await asyncio.wait([self._task])
             self._task = None
 
-    async def _keep_fresh(self) -> None:
+    async def _keep_fresh(self, source: _Source) -> None:
         while True:
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._renewal)
+                async with asyncio.timeout(self._renewal):
+                    await self._wanted.wait()
             await asyncio.sleep(max(0.0, self._next_fetch - self._clock()))
             self._wanted.clear()
-            if not await self._renew():
+            if not await self._renew(source):
                 self._wanted.set()
 
-    async def _renew(self) -> bool:
+    async def _renew(self, source: _Source) -> bool:
         """Fetch once; True if it worked. Only `start` and then the task call this: never a second fetch under way."""
-        assert self._source is not None
         self._next_fetch = self._clock() + self._interval
         try:
-            self._take(await self._source.fetch())
+            self._take(await source.fetch(), source)
         except Exception as error:  # whatever the issuer does, the keys there are stay
             status = error.code if isinstance(error, HTTPError) else None
             log.warning("key_fetch_failed", error=type(error).__name__, status=status)
             return False
         return True
 
-    def _take(self, document: bytes) -> None:
+    def _take(self, document: bytes, source: _Source) -> None:
         if document == self._document:
             return
-        assert self._source is not None
-        self._issued = keys_of(document, secrets=not self._source.remote)
+        self._issued = keys_of(document, secrets=not source.remote)
         self._document = document
         self._unknown.clear()
         self.generation += 1

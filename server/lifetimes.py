@@ -103,16 +103,24 @@ class Lifetimes:
 
     def add(self, reader: Reader) -> None:
         """Look after a reader whose `opened` and `deadline` (0: none) are set, in seconds of time.monotonic()."""
+        wheel = self._wheel_of(reader)
+        wheel.add(reader)
+        self._plan(reader, wheel)
+
+    def _wheel_of(self, reader: Reader) -> Wheel:
         seconds = reader.feed.channel.policy.heartbeat_seconds or TURN_WITHOUT_HEARTBEAT_SECONDS
         wheel = self._wheels.get(seconds)
         if wheel is None:
             wheel = self._wheels[seconds] = Wheel(seconds, self.tick_seconds)
-        wheel.add(reader)
-        self._plan(reader, wheel)
+        return wheel
 
     def _plan(self, reader: Reader, wheel: Wheel) -> None:
-        """Put the reader on the list of its deadline's tick if that comes before the next visit."""
+        """Put the reader on the list of its next deadline's tick if that comes before the next visit."""
         deadline = reader.deadline
+        idle_seconds = reader.feed.channel.policy.idle_seconds
+        if idle_seconds:
+            idle = max(reader.feed.last_event, reader.opened) + idle_seconds
+            deadline = min(deadline, idle) if deadline else idle
         if not deadline or deadline - time.monotonic() > wheel.seconds + self.tick_seconds:
             return
         tick = max(self._tick + 1, int((deadline - self._started) / self.tick_seconds) + 1)
@@ -140,8 +148,19 @@ class Lifetimes:
 
     def _end_due(self, now: float) -> None:
         for reader in self._soon.pop(self._tick, ()):
-            if reader.fd >= 0 and reader.deadline <= now:
+            if reader.fd < 0:
+                continue
+            if reader.deadline and reader.deadline <= now:
                 self._broadcaster.close(reader, reader.ending or MAX_AGE)
+            elif not self._end_if_idle(reader, now):
+                self._plan(reader, self._wheel_of(reader))
+
+    def _end_if_idle(self, reader: Reader, now: float) -> bool:
+        idle_seconds = reader.feed.channel.policy.idle_seconds
+        if not idle_seconds or reader.replay is not None or now - max(reader.feed.last_event, reader.opened) < idle_seconds:
+            return False
+        self._broadcaster.close(reader, IDLE)
+        return True
 
     def _visit(self, wheel: Wheel, now: float) -> None:
         beats: dict[tuple[Channel, Encoding], bytes] = {}
@@ -150,8 +169,7 @@ class Lifetimes:
                 continue
             feed = reader.feed
             policy = feed.channel.policy
-            if policy.idle_seconds and reader.replay is None and now - max(feed.last_event, reader.opened) > policy.idle_seconds:
-                self._broadcaster.close(reader, IDLE)
+            if self._end_if_idle(reader, now):
                 continue
             self._plan(reader, wheel)
             if not policy.heartbeat_seconds or now - max(feed.last_event, reader.opened) < policy.heartbeat_seconds * RECENT_SHARE:

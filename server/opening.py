@@ -101,9 +101,9 @@ class Opener:
         position = start.position
         if start.found:
             self.resumed += 1
-        if position is not None and not start.gap and start.found and position >= channel.log.head:
-            position = None  # nothing to replay: live at once, from the present
-        first = self._first_block(channel, wanted, start, position, mark)
+        first = self._first_block(channel, wanted, start, mark)
+        if start.found and position is not None and position >= channel.log.head:
+            position = None  # nothing to replay: live at once
         head = self.head(wanted, start)
         reader.cursor = feed.ring.head
         if position is not None:
@@ -125,10 +125,11 @@ class Opener:
             if not reader.deadline or expiry < reader.deadline:
                 reader.deadline, reader.ending = expiry, AUTH_EXPIRED
 
-    def _first_block(self, channel: Channel, wanted: Subscription, start: Start, position: int | None, mark: int) -> bytes:
+    def _first_block(self, channel: Channel, wanted: Subscription, start: Start, mark: int) -> bytes:
         """`retry`, `hello` and, for a stream that goes live with a gap, the gap."""
-        if start.found:
-            cursor = format_id(channel.epoch, mark if position is None else position)
+        position = start.position
+        if start.found and position is not None:
+            cursor = format_id(channel.epoch, position)
         elif position is None and start.gap is None:
             cursor = format_id(channel.epoch, mark)
         else:

@@ -3,6 +3,7 @@
 // Owns drawing. Colours come from the style sheet (`color` and `--second` of the canvas), so dark and light need nothing here.
 
 const TURN = Math.PI * 2;
+const ROUND = [1, 1.5, 2, 3, 4, 6, 8, 10];
 
 /** The newest `length` values; a value that is missing is NaN and leaves a hole in the line. */
 export class Series {
@@ -35,11 +36,11 @@ function surface(canvas) {
   return { pen, width, height };
 }
 
-/** A ceiling that stays put while values wander below it: 1, 2 or 5 times a power of ten. */
+/** A round number above the highest value, so that the scale stays put while values wander. */
 export function ceiling(values, least) {
   const highest = values.reduce((most, value) => (value > most ? value : most), least);
   const power = 10 ** Math.floor(Math.log10(highest));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= highest * 0.999);
+  return ROUND.map((factor) => factor * power).find((value) => value >= highest * 0.999);
 }
 
 /** Lines from the right edge backwards, on one scale from 0 to `max`. `label(max)` is written at the top. */

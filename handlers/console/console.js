@@ -53,6 +53,7 @@ function watch() {
   at("machine").hidden = watched.channel !== MACHINE_CHANNEL;
   machine.reset();
   rememberInAddress();
+  figures.askAgain();
   subscription = new Subscription(streamUrl(), watched.token, { event: takeEvent, cursor: moveCursor, state: showState });
   subscription.start();
 }
@@ -108,13 +109,16 @@ function inspect({ event, appended, arrived }) {
 
 // State
 
-const SAID = { connecting: "Connecting", live: "Live", stopped: "Stopped" };
-
 function showState({ name, seconds, reason }) {
   const why = reason ? `: ${reason}` : "";
-  const said = name === "waiting" ? `Back in ${Math.ceil(seconds)} s${why}` : name === "ended" ? `Ended${why}` : SAID[name];
+  const said = {
+    connecting: "Connecting",
+    live: `Live on ${watched.channel}`,
+    waiting: `Back in ${Math.ceil(seconds)} s${why}`,
+    ended: `Ended${why}`,
+  };
   at("state").dataset.state = name;
-  at("state-text").textContent = name === "live" ? `Live on ${watched.channel}` : said;
+  at("state-text").textContent = said[name];
   at("reconnect").hidden = name !== "waiting" && name !== "ended";
   document.title = name === "live" ? `${watched.channel} · Ringcast` : "Ringcast";
 }

@@ -1,12 +1,13 @@
 // The node's own figures: GET stats once a second, drawn as three charts.
 //
-// Owns the polling and the charts of connections and rates. Nothing is asked while the page is hidden.
+// Owns the polling and the charts of connections and rates. Nothing is asked while the page is hidden, and little where the figures are closed to us.
 
 import { Series, ceiling, drawLines } from "./charts.js";
 import { amount } from "./text.js";
 
 const EVERY_MS = 1000;
 const LATEST_MS = 5000;
+const CLOSED_MS = 30_000;
 const SAMPLES = 120;
 const NAMES = ["connections", "delivered", "published"];
 
@@ -15,6 +16,8 @@ export class NodeFigures {
   constructor(request, on) {
     this.request = request;
     this.on = on;
+    this.quietUntil = 0;
+    this.closed = document.getElementById("closed");
     this.charts = NAMES.map((name) => ({
       value: document.getElementById(name),
       canvas: document.getElementById(`${name}-chart`),
@@ -28,7 +31,7 @@ export class NodeFigures {
   }
 
   async poll() {
-    if (this.asking || document.hidden) return;
+    if (this.asking || document.hidden || performance.now() < this.quietUntil) return;
     this.asking = true;
     const stats = await this.ask().catch(() => null);
     this.asking = false;
@@ -37,7 +40,14 @@ export class NodeFigures {
 
   async ask() {
     const answer = await fetch("stats", { headers: this.request(), cache: "no-store", signal: AbortSignal.timeout(LATEST_MS) });
+    this.closed.hidden = answer.status < 400 || answer.status >= 500;
+    if (!this.closed.hidden) this.quietUntil = performance.now() + CLOSED_MS;
     return answer.ok ? answer.json() : null;
+  }
+
+  /** Another token may see more. */
+  askAgain() {
+    this.quietUntil = 0;
   }
 
   /** Null (no answer, or none for this address) leaves a hole in each line. */

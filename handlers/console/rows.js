@@ -111,7 +111,7 @@ export class Rows {
 
   draw(row, entry) {
     const [time, type, data] = row.children;
-    row.className = entry.kind;
+    row.className = entry.kind === "event" && entry.event.type === "message" ? "event plain" : entry.kind;
     row.id = `row-${(this.serial += 1)}`;
     time.textContent = clockTime(entry.appended ?? entry.arrived);
     type.textContent = entry.event.type;

@@ -1,7 +1,7 @@
 // A subscription: one stream that is kept up until it is stopped, or until the server says that there is no coming back.
 //
 // Owns the connection, its state and the cursor it resumes from. Knows nothing of the page. States, as `on.state({name, reason, seconds})`:
-//   connecting, live, waiting (comes back in `seconds`), ended (does not), stopped (by us).
+//   connecting, live, waiting (comes back in `seconds`), ended (does not). One that was stopped says nothing more.
 // The token goes out as a header, never in an address: addresses end up in histories and logs.
 
 import { Parser } from "./eventstream.js";
@@ -78,7 +78,12 @@ export class Subscription {
       this.state({ name: "live" });
     }
     if (control?.kind === "ending") this.last = control.body;
-    if (!this.stopped) this.on.event(event, control);
+    if (this.stopped) return;
+    try {
+      this.on.event(event, control);
+    } catch (error) {
+      reportError(error); // a defect of the page must be seen as one, and not pass for a broken connection
+    }
   }
 
   move(id) {
@@ -92,7 +97,7 @@ export class Subscription {
   }
 
   settle() {
-    if (this.stopped) return this.state({ name: "stopped" });
+    if (this.stopped) return undefined;
     const { last } = this;
     if (last && last.reconnect === false) return this.state({ name: "ended", reason: last.reason || last.code });
     const seconds = Math.min(this.retryMs, LONGEST_RETRY_MS) / 1000;
@@ -101,7 +106,7 @@ export class Subscription {
   }
 
   state(state) {
-    if (!this.stopped || state.name === "stopped") this.on.state(state);
+    if (!this.stopped) this.on.state(state);
   }
 }
 

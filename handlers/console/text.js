@@ -22,10 +22,11 @@ export function oneLine(data) {
   return data.slice(0, PREVIEW_CHARACTERS).replace(/\s+/g, " ");
 }
 
-/** JSON indented, anything else as it is. */
+/** JSON indented, with lists of numbers on one line; anything else as it is. */
 export function pretty(data) {
   try {
-    return JSON.stringify(JSON.parse(data), null, 2);
+    // A string in JSON holds no line break, so this touches structure alone.
+    return JSON.stringify(JSON.parse(data), null, 2).replace(/\[\n\s+[^[\]{}"]*?\n\s+\]/g, (list) => list.replace(/\n\s+/g, " "));
   } catch {
     return data;
   }

@@ -1,0 +1,1 @@
+"""The command line's commands besides `serve`: each module holds one under its own name, or what several share."""

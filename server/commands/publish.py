@@ -72,9 +72,9 @@ def publish(
 
 
 def _publish_lines(poster: Poster, defaults: dict[str, object]) -> None:
+    source = cast(io.BufferedReader, sys.stdin.buffer)
     # read1 gives what is there; read would wait for as much as was asked for.
-    read = cast(io.BufferedReader, click.get_binary_stream("stdin")).read1
-    for batch in batches(read):
+    for batch in batches(lambda size: source.read1(size)):
         try:
             _print(poster.post(with_defaults(batch, defaults).body, NDJSON_TYPE))
         except InvalidLine as error:

@@ -1,4 +1,5 @@
-"""How an event becomes an entry of a log. Used by every relay, so that an event has one id and one frame wherever it is read from.
+"""How an event becomes an entry of a log. Used by every relay, so that an event has one id and one frame wherever it is
+read from.
 
 Cost: one frame and one tuple per event.
 """

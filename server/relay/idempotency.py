@@ -1,10 +1,11 @@
 """Idempotency keys: what a repeated publish is answered with.
 
-Owns the receipt of a publish (enough to tell its ids again) and the bounded map from key to receipt of a log in memory. Pure: the caller brings the
-time. Must never know of HTTP.
+Owns the receipt of a publish (enough to tell its ids again) and the bounded map from key to receipt of a log in memory.
+Pure: the caller brings the time. Must never know of HTTP.
 
-Invariants: a receipt is of constant size unless the publisher brought ids of its own; the map is bounded by weight, the oldest leave first. A publish of
-10,000 events under a key must not hold 10,000 strings for the key's lifetime: the positions of one publish are consecutive, so two numbers do.
+Invariants: a receipt is of constant size unless the publisher brought ids of its own; the map is bounded by weight, the
+oldest leave first. A publish of 10,000 events under a key must not hold 10,000 strings for the key's lifetime: the
+positions of one publish are consecutive, so two numbers do.
 Cost: one tuple per key; nothing for a publish without one.
 """
 
@@ -22,7 +23,7 @@ OWN_IDS_UNIT = 256
 
 
 class Receipt(NamedTuple):
-    """A publish: its first position, its number of events, the publisher's own ids joined by newlines ("" if there are none)."""
+    """A publish: its first position, its number of events, and the publisher's own ids by lines ("" for none)."""
 
     first: int
     events: int

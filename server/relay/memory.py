@@ -1,11 +1,14 @@
 """The relay `memory:`: each channel's log is a list in this process.
 
-Owns the logs: their entries, what retention drops from them, their idempotency keys. Must never know of readers or of HTTP.
+Owns the logs: their entries, what retention drops from them, their idempotency keys. Must never know of readers or of
+HTTP.
 
-Invariants: `append_now` runs from the number to the delivery without giving up the loop, so an event is never numbered and not delivered, and `mark`
-needs no care for appends in flight. Entries are shared, never copied: a frame here and in the hub's ring is one object.
-Cost: about the encoding of the frame per event; a log holds its retained entries (bounded by count, bytes of frames and age) and as many list slots
-again. A log over age is trimmed when it is appended to, read or asked for its floor; nothing runs by itself.
+Invariants: `append_now` runs from the number to the delivery without giving up the loop, so an event is never numbered
+and not delivered, and `mark` needs no care for appends in flight. Entries are shared, never copied: a frame here and in
+the hub's ring is one object.
+Cost: about the encoding of the frame per event; a log holds its retained entries (bounded by count, bytes of frames and
+age) and as many list slots again. A log over age is trimmed when it is appended to, read or asked for its floor;
+nothing runs by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NoReturn
 
 from server.event import Event
 from server.ids import new_epoch
@@ -33,7 +35,7 @@ _COMPACT_FROM = 256
 
 
 class MemoryLog:
-    """One channel's entries from `start` on, in a list: a replay finds its place by bisection, which a deque cannot do."""
+    """One channel's entries from `start` on, in a list: a deque cannot be bisected for a replay."""
 
     __slots__ = ("_by_own_id", "_entries", "_start", "bytes", "epoch", "floor", "positions", "receipts", "retention")
 
@@ -107,10 +109,6 @@ class MemoryLog:
         return list(islice(self._by_own_id.get(event_id, ()), MAX_FOUND))
 
 
-def _not_started(channel: str, entries: Sequence[Entry]) -> NoReturn:
-    raise RuntimeError("the relay was not started")
-
-
 class MemoryRelay:
     """Implements `Relay` for one process. `append_now` is what `append` does, for callers that are not coroutines."""
 
@@ -122,12 +120,13 @@ class MemoryRelay:
         self._idempotency_seconds = idempotency_seconds
         self._idempotency_keys = idempotency_keys
         self._clock = clock
-        self._deliver: Deliver = _not_started
-        self._closed = False
+        self._deliver: Deliver
+        self._refusing: str | None = "the log is not open"
         self._logs: dict[str, MemoryLog] = {}
 
     async def start(self, deliver: Deliver) -> None:
         self._deliver = deliver
+        self._refusing = None
 
     async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
         log = self._logs.get(channel)
@@ -140,8 +139,8 @@ class MemoryRelay:
 
     def append_now(self, channel: str, events: Sequence[Event], key: Key | None = None) -> Appended:
         """Append all events or none, and deliver them, before this returns. Raises RelayUnavailable, KeyConflict."""
-        if self._closed:
-            raise RelayUnavailable("the log is closed")
+        if self._refusing is not None:
+            raise RelayUnavailable(self._refusing)
         log = self._logs[channel]
         if not events:
             return Appended((), False)
@@ -182,7 +181,7 @@ class MemoryRelay:
             log.trim(now)
             log.receipts.trim(now)
         return {
-            "ok": not self._closed,
+            "ok": self._refusing is None,
             "kind": "memory",
             "durability": self.durability,
             "channels": len(self._logs),
@@ -191,4 +190,4 @@ class MemoryRelay:
         }
 
     async def close(self) -> None:
-        self._closed = True
+        self._refusing = "the log is closed"

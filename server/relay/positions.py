@@ -1,16 +1,17 @@
 """Positions: how a channel's events are numbered, and what "now" is as a cursor.
 
-Owns the arithmetic that keeps positions strictly increasing and every cursor that a client may hold below every later event. Pure: the caller brings
-the time. Must never know of events, files or threads. Cost: a few comparisons of integers per append.
+Owns the arithmetic that keeps positions strictly increasing and every cursor that a client may hold below every later
+event. Pure: the caller brings the time. Must never know of events, files or threads. Cost: a few comparisons of
+integers per append.
 
-A position is the clock in microseconds, or one above the highest position so far, whichever is larger. So a clock that is set back costs
-nothing but a drift of the positions from the time.
+A position is the clock in microseconds, or one above the highest position so far, whichever is larger. So a clock that
+is set back costs nothing but a drift of the positions from the time.
 """
 
 from __future__ import annotations
 
-# How far ahead of the clock a ceiling is written to disk, in microseconds. Longer means fewer writes for quiet channels, and positions that run
-# further ahead of the time after a crash; shorter the reverse.
+# How far ahead of the clock a ceiling is written to disk, in microseconds. Longer means fewer writes for quiet
+# channels, and positions that run further ahead of the time after a crash; shorter the reverse.
 LEASE_US = 5_000_000
 
 
@@ -42,11 +43,12 @@ class Positions:
 class LeasedPositions:
     """The positions of a log that outlives the process.
 
-    `given` is the highest position that a client can know: of a delivered entry, or from `mark`. It never passes `ceiling`, which is on disk. So a
-    process that opens the log later, with any clock, starts above every cursor if it starts above the ceiling.
+    `given` is the highest position that a client can know: of a delivered entry, or from `mark`. It never passes
+    `ceiling`, which is on disk. So a process that opens the log later, with any clock, starts above every cursor if it
+    starts above the ceiling.
 
-    Positions are taken before their entries are committed and delivered. Meanwhile `mark` stays below the first of them: a reader that began at a
-    later cursor would never be sent them.
+    Positions are taken before their entries are committed and delivered. Meanwhile `mark` stays below the first of
+    them: a reader that began at a later cursor would never be sent them.
     """
 
     __slots__ = ("_first_in_flight", "_taken", "ceiling", "given")
@@ -76,7 +78,7 @@ class LeasedPositions:
         self._first_in_flight = 0
 
     def failed(self) -> None:
-        """What was in flight did not reach the log. Its positions are not used again: an unfinished write may leave them on the disk."""
+        """What was in flight did not reach the log. Its positions are spent: an unfinished write may have left them."""
         self._first_in_flight = 0
 
     def mark(self, now_us: int) -> int:

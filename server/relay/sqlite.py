@@ -1,10 +1,11 @@
 """The relay `sqlite:PATH`: every channel's log in one database file, which outlives the process.
 
-Owns what happens on the loop: appends gather, go to the writer's thread as one transaction, come back, are delivered, and only then answered. Must never
-touch the file itself (sqlite_writer and sqlite_reader do) or know of readers.
+Owns what happens on the loop: appends gather, go to the writer's thread as one transaction, come back, are delivered,
+and only then answered. Must never touch the file itself (sqlite_writer and sqlite_reader do) or know of readers.
 
-Invariants: one transaction is in flight at most, so entries commit and are delivered in the order of their positions; an entry is delivered only after
-its commit, and before its publisher is answered; nothing above the last delivered entry is ever read. What waits is bounded by events and bytes.
+Invariants: one transaction is in flight at most, so entries commit and are delivered in the order of their positions;
+an entry is delivered only after its commit, and before its publisher is answered; nothing above the last delivered
+entry is ever read. What waits is bounded by events and bytes.
 Cost: one transaction per turn of the loop at most, whatever the number of appends in it; no thread is started per call.
 """
 
@@ -38,9 +39,9 @@ TIDY_SECONDS = 1.0
 STALL_SECONDS = 10.0
 
 DURABILITY = {
-    "OFF": "sqlite, synchronous OFF: survives the end of the process (kill -9); a crash of the machine may damage the file",
-    "NORMAL": "sqlite, synchronous NORMAL: survives the end of the process (kill -9); a crash of the machine or loss of power may take the newest events",
-    "FULL": "sqlite, synchronous FULL: survives the end of the process (kill -9), a crash of the machine and loss of power",
+    "OFF": "sqlite, synchronous OFF: survives kill -9 of the process; a crash of the machine may damage the file",
+    "NORMAL": "sqlite, synchronous NORMAL: survives kill -9 of the process; a power cut may take the last seconds",
+    "FULL": "sqlite, synchronous FULL: survives kill -9 of the process, a crash of the machine and a power cut",
 }
 
 NOT_OPEN = "the log is not open"
@@ -62,7 +63,7 @@ class Batch:
 
 
 class SqliteRelay:
-    """Implements `Relay` for one process with a file. `synchronous` is SQLite's: OFF, NORMAL or FULL (see DURABILITY)."""
+    """Implements `Relay` for one process with a file. `synchronous` is OFF, NORMAL or FULL (see DURABILITY)."""
 
     def __init__(
         self,
@@ -101,7 +102,8 @@ class SqliteRelay:
         self._plan_tidy(TIDY_SECONDS)
 
     async def _start_threads(self) -> None:
-        # What is opened first is closed last: the last connection removes the write-ahead log, and the writer's shall do it.
+        # What is opened first is closed last: the last connection removes the write-ahead log, and the writer's shall
+        # do it.
         opened = self._opened
         opened.callback(self._file.release)
         self._writer = Worker("ringcast-log-writer", self._loop, partial(self._thread_died, "writing"))
@@ -154,7 +156,8 @@ class SqliteRelay:
     def mark(self, channel: str) -> int:
         log = self._logs[channel]
         now_us = microseconds(self._clock())
-        if log.positions.wants_lease(now_us) and self._refusing is None:
+        # Not while the disk refuses: every cursor given out would be one more failed transaction.
+        if log.positions.wants_lease(now_us) and self._refusing is None and self._fault is None:
             self._leases.add(log)
             self._plan_flush()
         return log.positions.mark(now_us)
@@ -208,21 +211,21 @@ class SqliteRelay:
         self._idle.clear()
         now_us = microseconds(self._clock())
         writes = [
-            Write(wait.log, wait.log.positions.take(now_us, len(wait.events)), wait.events, wait.key, now_us) for wait in pending
+            Write(wait.log, wait.log.positions.take(now_us, len(wait.events)), wait.events, wait.key, now_us)
+            for wait in pending
         ]
         logs = {wait.log for wait in pending} | self._leases
         ceilings = {log: ceiling for log in logs if (ceiling := self._ceiling(log, now_us)) > log.positions.ceiling}
         self._leases.clear()
-        self._in_flight = Batch(pending, ceilings, logs, time.monotonic())
-        self._writer.submit(partial(self._log_writer.write, writes, ceilings), self._written)
+        batch = self._in_flight = Batch(pending, ceilings, logs, time.monotonic())
+        self._writer.submit(partial(self._log_writer.write, writes, ceilings), partial(self._written, batch))
 
     def _ceiling(self, log: StoredLog, now_us: int) -> int:
         wanted = log.positions.wanted_ceiling
         return max(wanted, now_us + LEASE_US) if log in self._leases else wanted
 
-    def _written(self, outcomes: list[Outcome] | Exception) -> None:
-        batch, self._in_flight = self._in_flight, None
-        assert batch is not None
+    def _written(self, batch: Batch, outcomes: list[Outcome] | Exception) -> None:
+        self._in_flight = None
         if isinstance(outcomes, Exception):
             self._not_written(batch, outcomes)
             return
@@ -257,7 +260,7 @@ class SqliteRelay:
     def _deliver_entries(self, log: StoredLog, entries: list[Entry]) -> None:
         try:
             self._deliver(log.name, entries)
-        except Exception:  # noqa: BLE001 - the events are in the log: their publishers are answered all the same
+        except Exception:
             _log.exception("delivery of %d events on channel %s failed", len(entries), log.name)
 
     async def _settle(self) -> None:

@@ -2,10 +2,11 @@
 
 Owns a thread, a connection and the decision. Must never know what was written.
 
-A checkpoint syncs two files, which takes milliseconds on a real disk. SQLite's own way, inside the commit that meets the limit, made every publish of
-that moment wait. A passive one on another connection runs beside the commits. It cannot start the log over while commits keep coming, so
-above `WAL_MOST_BYTES` the writer does it between two transactions.
-At least once a second while there is something to copy: with synchronous NORMAL that is also what bounds how much a power cut takes.
+A checkpoint syncs two files, which takes milliseconds on a real disk. SQLite's own way, inside the commit that meets
+the limit, made every publish of that moment wait. A passive one on another connection runs beside the commits. It
+cannot start the log over while commits keep coming, so above `WAL_MOST_BYTES` the writer does it between two
+transactions. At least once a second while there is something to copy: with synchronous NORMAL that is also what bounds
+how much a power cut takes.
 Cost: two fsyncs per second and per 4 MiB, off the loop and off the writer.
 """
 
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Told of every commit by `wrote` and of every second by `tick`. `empty` is called on the loop when the log has grown too far."""
+    """Told of every commit by `wrote` and of every second by `tick`; calls `empty` when the log has grown too far."""
 
     def __init__(self, file: LogFile, loop: asyncio.AbstractEventLoop, empty: Callable[[], None]) -> None:
         self._file = file

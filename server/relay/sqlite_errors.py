@@ -10,7 +10,8 @@ import sqlite3
 
 from server.relay.protocol import RelayUnavailable
 
-# Below this much free space an I/O error is taken for a full disk: SQLite reports some of them so (the shared index cannot grow, for one).
+# Below this much free space an I/O error is taken for a full disk: SQLite reports some of them so (the shared index
+# cannot grow, for one).
 _FULL_BYTES = 1 << 20
 
 _REASONS = {

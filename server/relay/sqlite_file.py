@@ -1,10 +1,10 @@
 """The database file: its lock, its schema, its connections.
 
-Owns what is checked and set before the first row is read: that no other server has the file, that it is ours and of this version, how it is synced, and
-whether the machine went down while it was open. Must never know of appends.
+Owns what is checked and set before the first row is read: that no other server has the file, that it is ours and of
+this version, how it is synced, and whether the machine went down while it was open. Must never know of appends.
 
-Why a lock file and not SQLite's exclusive mode: that shuts out the relay's own reading connection, and backups. Why not the database file itself:
-closing any descriptor of it would release the locks that SQLite holds on it.
+Why a lock file and not SQLite's exclusive mode: that shuts out the relay's own reading connection, and backups. Why not
+the database file itself: closing any descriptor of it would release the locks that SQLite holds on it.
 Sources: sqlite.org/wal.html, /pragma.html, /fileformat2.html; flock(2), fcntl_locking(2).
 """
 
@@ -14,7 +14,8 @@ import fcntl
 import logging
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from server.ids import new_epoch
 from server.relay.protocol import RelayUnavailable
@@ -28,23 +29,25 @@ BUSY_SECONDS = 2.0
 # The write-ahead log is cut back to this when it starts over.
 WAL_KEPT_BYTES = 8 << 20
 
-# WITHOUT ROWID: a channel's events lie together in order, so trimming frees whole pages and a replay reads neighbours. Measured against a rowid table
-# with an index: the same speed, 7 % less file for small events, 13 % more for 2 KB events.
-# Integers stay below 2**53, so that JSON carries them (see sqlite_rows).
+# WITHOUT ROWID: a channel's events lie together in order, so trimming frees whole pages and a replay reads neighbours.
+# Measured against a rowid table with an index: the same speed, 7 % less file for small events, 13 % more for 2 KB
+# events. Integers stay below 2**53, so that JSON carries them (see sqlite_rows).
 _SCHEMA = f"""
 CREATE TABLE channels (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, floor INTEGER NOT NULL, ceiling INTEGER NOT NULL,
-    counted INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, floor INTEGER NOT NULL,
+    ceiling INTEGER NOT NULL, counted INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE events (
     channel INTEGER NOT NULL, position INTEGER NOT NULL, time_us INTEGER NOT NULL, frame_bytes INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, private INTEGER NOT NULL, retry_ms INTEGER, id TEXT, type TEXT, topics TEXT NOT NULL, data TEXT NOT NULL,
+    checksum INTEGER NOT NULL, private INTEGER NOT NULL, retry_ms INTEGER, id TEXT, type TEXT,
+    topics TEXT NOT NULL, data TEXT NOT NULL,
     PRIMARY KEY (channel, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_by_own_id ON events (channel, id, position) WHERE id IS NOT NULL;
 CREATE TABLE keys (
-    id INTEGER PRIMARY KEY, channel INTEGER NOT NULL, name BLOB NOT NULL, digest BLOB NOT NULL, first INTEGER NOT NULL, events INTEGER NOT NULL,
-    own_ids TEXT NOT NULL, weight INTEGER NOT NULL, expires_us INTEGER NOT NULL, UNIQUE (channel, name)
+    id INTEGER PRIMARY KEY, channel INTEGER NOT NULL, name BLOB NOT NULL, digest BLOB NOT NULL, first INTEGER NOT NULL,
+    events INTEGER NOT NULL, own_ids TEXT NOT NULL, weight INTEGER NOT NULL, expires_us INTEGER NOT NULL,
+    UNIQUE (channel, name)
 ) STRICT;
 CREATE INDEX keys_by_channel ON keys (channel);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -79,10 +82,12 @@ class LogFile:
         """One more connection, for the thread that calls this."""
         # Transactions are begun and ended in so many words; the statement cache holds each size of the rows' INSERT.
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=64)
-        # Rows come as text in one column (sqlite_rows). Bytes that are not UTF-8 are damage, and for the checksum to find.
+        # Rows come as text in one column (sqlite_rows). Bytes that are not UTF-8 are damage, and for the checksum to
+        # find.
         connection.text_factory = lambda text: text.decode(errors="replace")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        # Freed pages are overwritten only where they are written anyway: zeroing them all doubles the writing of a full log.
+        # Freed pages are overwritten only where they are written anyway: zeroing them all doubles the writing of a full
+        # log.
         connection.execute("PRAGMA secure_delete = FAST")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
         # Checkpoints have a thread of their own; here they would hold up the commit that meets the limit.
@@ -127,57 +132,42 @@ class LogFile:
         machine_went_down = bool(facts.get("open")) and facts.get("boot") != boot
         with durably(connection, self._synchronous):
             if machine_went_down and facts.get("synchronous") != "FULL":
-                _log.warning("the machine went down while the log was open: acknowledged events may be lost, so every channel begins a new epoch")
+                _log.warning(
+                    "the machine went down with the log open: events may be lost, every channel begins a new epoch"
+                )
                 for (channel,) in connection.execute("SELECT id FROM channels").fetchall():
                     connection.execute("UPDATE channels SET epoch = ? WHERE id = ?", (new_epoch(), channel))
             for name, value in (("open", 1), ("boot", boot), ("synchronous", self._synchronous)):
                 connection.execute("REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-class transaction:
-    """`with transaction(connection):` all statements or none."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-        finally:
-            # A full disk may have rolled back already, and a failed COMMIT leaves the transaction open.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All statements or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # A full disk may have rolled back already, and a COMMIT that fails leaves the transaction open.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
-class durably(transaction):
+@contextmanager
+def durably(connection: sqlite3.Connection, synchronous: str) -> Iterator[None]:
     """A transaction that is on the disk when it ends, whatever the setting; and with it all before it."""
-
-    __slots__ = ("_synchronous",)
-
-    def __init__(self, connection: sqlite3.Connection, synchronous: str) -> None:
-        super().__init__(connection)
-        self._synchronous = synchronous
-
-    def __enter__(self) -> None:
-        self._connection.execute("PRAGMA synchronous = FULL")
-        super().__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        try:
-            super().__exit__(kind, *rest)
-        finally:
-            with suppress(sqlite3.Error):
-                self._connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        with transaction(connection):
+            yield
+    finally:
+        with suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> int:
-    """Copy the write-ahead log into the database; the bytes that are left in it, 0 if it starts over with the next commit."""
+    """Copy the write-ahead log into the database; its size in bytes, 0 if all is copied and it can start over."""
     _, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
     return 0 if frames == copied else int(frames) * page_bytes
@@ -189,7 +179,7 @@ def wait_for_others(connection: sqlite3.Connection, waiting: bool) -> None:
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:
-    """True for an empty file. Raises RelayUnavailable for a database that is not this relay's, or of another version."""
+    """True for an empty file. Raises RelayUnavailable for another program's database, or another version's."""
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -198,12 +188,15 @@ def _is_new(connection: sqlite3.Connection) -> bool:
     if application != APPLICATION_ID:
         raise RelayUnavailable("the database of another program")
     if version != SCHEMA_VERSION:
-        raise RelayUnavailable(f"written by another version of Ringcast (its schema is {version}, this one's {SCHEMA_VERSION})")
+        raise RelayUnavailable(
+            f"written by another version of Ringcast (its schema is {version}, this one's {SCHEMA_VERSION})"
+        )
     return False
 
 
 def _create_schema(connection: sqlite3.Connection) -> None:
-    # Before anything is written: the mode is part of the file's layout. With it the file can give pages back without being rewritten.
+    # Before anything is written: the mode is part of the file's layout. With it the file can give pages back without
+    # being rewritten.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise RelayUnavailable("this file system does not allow a write-ahead log")
@@ -222,7 +215,7 @@ def _sync_folder(path: str) -> None:
 
 
 def _boot_id() -> str:
-    """A name for this run of the machine's kernel; "" where there is none, and then a crash of the machine goes unnoticed."""
+    """A name for this run of the machine; "" where there is none, and then its crashes go unnoticed."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as source:
             return source.read().strip()

@@ -1,8 +1,10 @@
 """Idempotency keys in the database, so that they outlive the process as the events do.
 
-Owns the table `keys`. Every statement runs inside the writer's transaction: a publish and its key are written together or not at all.
+Owns the table `keys`. Every statement runs inside the writer's transaction: a publish and its key are written together
+or not at all.
 
-Keys are stored as a hash: publishers' subjects are nobody's business, and a fixed size bounds the table. Rows are in order of age by `id`.
+Keys are stored as a hash: publishers' subjects are nobody's business, and a fixed size bounds the table. Rows are in
+order of age by `id`.
 Cost: two statements per publish with a key; one more per 16th of the bound.
 """
 
@@ -46,9 +48,8 @@ class StoredKeys:
     def put(self, log: StoredLog, key: Key, receipt: Receipt, now_us: int) -> None:
         """Remember a publish under a key that `find` did not find; forget the oldest if the bound is passed."""
         row = (log.id, _name(key), key.digest, *receipt, receipt.weight, now_us + self._window_us)
-        self._connection.execute(
-            "INSERT INTO keys (channel, name, digest, first, events, own_ids, weight, expires_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
-        )
+        columns = "channel, name, digest, first, events, own_ids, weight, expires_us"
+        self._connection.execute(f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
         log.keys_weight += receipt.weight
         if log.keys_weight > self._max_weight:
             while self._forget(log, self._max_weight - self._max_weight // 16, now_us):
@@ -73,7 +74,8 @@ class StoredKeys:
 
     def _forget(self, log: StoredLog, max_weight: int, now_us: int) -> bool:
         """Forget up to 256 of the oldest, those over age or until the weight fits; True if there may be more."""
-        query = "SELECT json_group_array(json_array(id, weight, expires_us)) FROM (SELECT * FROM keys WHERE channel = ? ORDER BY id LIMIT ?)"
+        some = "SELECT id, weight, expires_us FROM keys WHERE channel = ? ORDER BY id LIMIT ?"
+        query = f"SELECT json_group_array(json_array(id, weight, expires_us)) FROM ({some})"  # noqa: S608
         oldest: list[list[int]] = ujson.loads(self._connection.execute(query, (log.id, _STEP)).fetchone()[0])
         last, weight = 0, log.keys_weight
         for number, its_weight, expires_us in oldest:

@@ -1,10 +1,10 @@
 """A channel's log as the threads of the relay share it.
 
-Owns nothing but the fields, and says which thread may touch which. The loop owns `positions` and `newest`; the writer owns the counts; anybody may
-raise `floor`, nobody lowers it.
+Owns nothing but the fields, and says which thread may touch which. The loop owns `positions` and `newest`; the writer
+owns the counts; anybody may raise `floor`, nobody lowers it.
 
-The floor rises before the transaction that drops entries commits. So whoever read after that commit, and then asks for the floor, sees it: a hole
-cannot stay unnoticed. Cost: one object per channel.
+The floor rises before the transaction that drops entries commits. So whoever read after that commit, and then asks for
+the floor, sees it: a hole cannot stay unnoticed. Cost: one object per channel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class StoredLog:
     """One channel's row, its counts and its positions."""
 
     __slots__ = (
-        "_floor_lock", "bytes", "epoch", "events", "floor", "id", "keys_weight", "name", "newest", "oldest_us", "positions", "retention", "stale",
+        "_floor_lock", "bytes", "epoch", "events", "floor", "id", "keys_weight",
+        "name", "newest", "oldest_us", "positions", "retention", "stale",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, epoch: str, positions: LeasedPositions, retention: Retention) -> None:
@@ -45,7 +46,7 @@ class StoredLog:
             self.floor = max(self.floor, position)
 
     def is_over(self, more_events: int = 0, more_bytes: int = 0) -> bool:
-        """True if so much more would pass what retention allows, by a margin: so a large log is not trimmed in every append."""
+        """True if so much more would pass the bounds, by a margin: a large log is not trimmed in every append."""
         keep = self.retention
         return (
             0 < keep.events < self.events + more_events - keep.events // 64

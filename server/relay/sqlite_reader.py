@@ -1,10 +1,11 @@
-"""The reading side of the SQLite relay: slices of a log. Everything here runs in the reader's thread, on a connection of its own.
+"""The reading side of the SQLite relay: slices of a log. Everything here runs in the reader's thread, on a connection
+of its own.
 
-Owns the reading connection and what happens to damaged rows. Must never know of transactions in flight: the caller says up to which position entries
-were delivered, and nothing above it is returned.
+Owns the reading connection and what happens to damaged rows. Must never know of transactions in flight: the caller says
+up to which position entries were delivered, and nothing above it is returned.
 
-A write-ahead log lets readers go on while a commit is written, so a replay never waits for the disk. A damaged row is not skipped in silence: the floor
-rises to it, and whoever replays past it declares a gap.
+A write-ahead log lets readers go on while a commit is written, so a replay never waits for the disk. A damaged row is
+not skipped in silence: the floor rises to it, and whoever replays past it declares a gap.
 Cost: two statements per slice; about 10 microseconds a row, and `SLICE_BYTES` of frames in memory.
 """
 
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class LogReader:
-    """Made on the loop, used in the reader's thread, from `start` to `close`. The other methods raise RelayUnavailable."""
+    """Made on the loop; the rest is for the reader's thread, from `start` to `close`. Raises RelayUnavailable."""
 
     def __init__(self, file: LogFile) -> None:
         self._file = file
@@ -64,12 +65,12 @@ class LogReader:
         where = "channel = ? AND position <= ? ORDER BY position DESC LIMIT ?"
         rows = self._guard(lambda: self._rows(where, (log.id, upto), count, RECENT_BYTES))
         entries: list[Entry] = []
-        try:
-            for row in reversed(rows):
+        for row in rows:
+            try:
                 entries.append(entry_of(log.epoch, row))
-        except DamagedRow as damage:
-            _report(log, damage)
-        entries.reverse()
+            except DamagedRow as damage:
+                entries.clear()
+                _report(log, damage)
         return entries
 
     def find(self, log: StoredLog, own_id: str, upto: int) -> list[Entry]:

@@ -1,10 +1,10 @@
 """Retention in the database: which events leave, and how the file shrinks.
 
-Owns the trimming of one channel by a bounded step, and the return of free pages to the file system. Must never know of appends; every trimming runs
-inside the writer's transaction.
+Owns the trimming of one channel by a bounded step, and the return of free pages to the file system. Must never know of
+appends; every trimming runs inside the writer's transaction.
 
-Cost: a step reads and deletes at most `STEP_EVENTS` and `STEP_BYTES`, or twice what the same transaction brought, so a log that is over its bounds
-shrinks whatever is appended.
+Cost: a step reads and deletes at most `STEP_EVENTS` and `STEP_BYTES`, or twice what the same transaction brought, so a
+log that is over its bounds shrinks whatever is appended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def is_aged(log: StoredLog, now: float) -> bool:
     return bool(keep and log.events) and log.oldest_us < microseconds(now - keep)
 
 
-def trim(connection: sqlite3.Connection, log: StoredLog, now: float, added_events: int = 0, added_bytes: int = 0) -> None:
+def trim(
+    connection: sqlite3.Connection, log: StoredLog, now: float, added_events: int = 0, added_bytes: int = 0
+) -> None:
     """Delete the oldest events while a bound is passed, one step at most."""
     most = max(STEP_EVENTS, 2 * added_events)
     oldest = select_numbers(

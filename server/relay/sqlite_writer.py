@@ -1,11 +1,13 @@
 """The writing side of the SQLite relay: transactions. Everything here runs in the writer's thread.
 
-Owns the writing connection, the counts of each log and the order of statements in a transaction. Must never know of futures, of the loop or of delivery.
+Owns the writing connection, the counts of each log and the order of statements in a transaction. Must never know of
+futures, of the loop or of delivery.
 
-Invariants: an append is written whole or not at all, alone or among others; no position above a ceiling that is committed before or with it; counts in
-memory are those of the last commit (`stale` marks the ones to read again). Up to `counted` they are stored; what was appended later is
-counted when the log is opened.
-Cost: the append of one event without a key is one statement. Others add BEGIN, COMMIT and one UPDATE per channel; a ceiling is renewed every 5 s.
+Invariants: an append is written whole or not at all, alone or among others; no position above a ceiling that is
+committed before or with it; counts in memory are those of the last commit (`stale` marks the ones to read again). Up to
+`counted` they are stored; what was appended later is counted when the log is opened.
+Cost: the append of one event without a key is one statement. Others add BEGIN, COMMIT and one UPDATE per channel; a
+ceiling is renewed every 5 s.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from server.relay.sqlite_log import StoredLog
 from server.relay.sqlite_retention import give_back, is_aged, trim
 from server.relay.sqlite_rows import Row, insert, is_one_statement, row_of
 
-# Written and removed again to see whether the disk takes data: more than what is left over in allocated pages as a rule.
+# Written and removed again to see whether the disk takes data: more than what is left over in allocated pages as a
+# rule.
 _PROBE_BYTES = 256 << 10
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,8 @@ class Tidied(NamedTuple):
     wrote: bool
 
 
-# The entries that are new, the receipt of the publish that had the key before, or what was wrong with this append alone.
+# The entries that are new, the receipt of the publish that had the key before, or what was wrong with this append
+# alone.
 Outcome = list[Entry] | Receipt | Exception
 
 
@@ -74,7 +78,7 @@ class Added:
 
 @dataclass(slots=True)
 class Admitted:
-    """What a transaction is about to do: an outcome for each append, the rows of the new entries, and what they add to each log."""
+    """What a transaction is about to do: an outcome for each append, the new rows, and what they add to each log."""
 
     outcomes: list[Outcome]
     rows: list[Row]
@@ -128,13 +132,16 @@ class LogWriter:
         ceiling = microseconds(self._clock()) + LEASE_US
         with transaction(self._connection):
             self._connection.execute(
-                "INSERT OR IGNORE INTO channels (name, epoch, floor, ceiling, counted, events, bytes) VALUES (?, ?, 0, 0, 0, 0, 0)",
+                "INSERT OR IGNORE INTO channels (name, epoch, floor, ceiling, counted, events, bytes)"
+                " VALUES (?, ?, 0, 0, 0, 0, 0)",
                 (name, new_epoch()),
             )
             number, epoch, given = self._connection.execute(
                 "SELECT id, epoch, ceiling FROM channels WHERE name = ?", (name,)
             ).fetchone()
-            newest = self._connection.execute("SELECT max(position) FROM events WHERE channel = ?", (number,)).fetchone()[0]
+            newest = self._connection.execute(
+                "SELECT max(position) FROM events WHERE channel = ?", (number,)
+            ).fetchone()[0]
             # Every cursor out there is at or below the old ceiling, wherever the clock is now.
             given = max(given, newest or 0)
             ceiling = max(ceiling, given)
@@ -145,7 +152,7 @@ class LogWriter:
         return log
 
     def write(self, writes: Sequence[Write], ceilings: Mapping[StoredLog, int]) -> list[Outcome]:
-        """Write all appends and ceilings in one transaction; an outcome for each append. Raises RelayUnavailable: nothing was written."""
+        """Write appends and ceilings in one transaction; an outcome for each append. Raises RelayUnavailable."""
         try:
             return self._write(writes, ceilings)
         except Exception as error:  # An append that SQLite cannot take must not fail its neighbours.
@@ -162,7 +169,7 @@ class LogWriter:
     def _write_alone(self, write: Write) -> Outcome:
         try:
             return self._write([write], {})[0]
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             return refusal(error, self._file.path) if is_about_the_file(error) else error
 
     def _write(self, writes: Sequence[Write], ceilings: Mapping[StoredLog, int]) -> list[Outcome]:
@@ -201,7 +208,7 @@ class LogWriter:
         return admitted
 
     def _admit(self, write: Write) -> Outcome:
-        """The entries to write, or why there are none; the key is taken here, so that the next append of the batch finds it."""
+        """The entries to write, or why there are none. The key is taken here: the next append of the batch finds it."""
         log, key = write.log, write.key
         if key is not None:
             try:
@@ -211,7 +218,9 @@ class LogWriter:
             if receipt is not None:
                 return receipt
         seconds = write.time_us / 1e6
-        entries = [make_entry(log.epoch, position, event, seconds) for position, event in enumerate(write.events, write.first)]
+        entries = [
+            make_entry(log.epoch, position, event, seconds) for position, event in enumerate(write.events, write.first)
+        ]
         if key is not None:
             self._keys.put(log, key, receipt_of(entries), write.time_us)
         return entries
@@ -280,7 +289,7 @@ class LogWriter:
             raise
 
     def _probe(self) -> None:
-        """Find out whether the disk takes data again. A full write-ahead log is emptied first: what it frees may be enough."""
+        """Find out whether the disk takes data again. The write-ahead log is emptied first: that may free enough."""
         checkpoint(self._connection, "TRUNCATE")
         with transaction(self._connection):
             self._connection.execute("REPLACE INTO facts VALUES ('probe', zeroblob(?))", (_PROBE_BYTES,))
@@ -296,7 +305,7 @@ class LogWriter:
             wait_for_others(self._connection, True)
 
     def close(self, ends: Mapping[StoredLog, int]) -> None:
-        """Store the counts and the highest positions given out, so that nothing runs ahead of the clock after a clean stop; close the file."""
+        """Store the counts, and the highest positions as ceilings, so that the next start is not ahead of time."""
         try:
             with transaction(self._connection):
                 for log in ends:

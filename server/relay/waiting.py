@@ -2,7 +2,8 @@
 
 Owns their order and the bounds on how much may wait. Must never know of files. Cost: one object per append.
 
-A disk that stalls would otherwise collect every publish of a busy channel in memory; past the bounds publishers are told to come back.
+A disk that stalls would otherwise collect every publish of a busy channel in memory; past the bounds publishers are
+told to come back.
 """
 
 from __future__ import annotations

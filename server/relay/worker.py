@@ -2,8 +2,9 @@
 
 Owns one thread and the way results come back to the loop. Must never know what the calls do.
 
-Invariants: calls run in the order they were given; each one's `done` runs once, on the loop, in that order, with its result or its exception, also if the
-thread dies. A pool would not do: SQLite connections stay with their thread, and one writer needs no locks.
+Invariants: calls run in the order they were given; each one's `done` runs once, on the loop, in that order, with its
+result or its exception, also if the thread dies. A pool would not do: SQLite connections stay with their thread, and
+one writer needs no locks.
 Cost: one queue entry and one wake-up of the loop per call.
 """
 
@@ -28,7 +29,9 @@ class WorkerStopped(Exception):
 class Worker:
     """`on_death` is called on the loop if the thread ends unasked."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, on_death: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self, name: str, loop: asyncio.AbstractEventLoop, on_death: Callable[[BaseException | None], None]
+    ) -> None:
         self.alive = True
         self._loop = loop
         self._on_death = on_death
@@ -81,12 +84,10 @@ class Worker:
                 self._loop.call_soon_threadsafe(self._finished, _outcome(call))
                 del call
             asked = True
-        except BaseException as error:  # noqa: BLE001 - whatever ended the thread, the loop must hear of it
+        except BaseException as error:
             fault = error
-        try:
+        with suppress(RuntimeError):  # The loop is closed: nobody is left to hear of it.
             self._loop.call_soon_threadsafe(self._thread_ended, asked, fault)
-        except RuntimeError:
-            pass  # The loop is closed: nobody is left to hear of it.
 
     def _finished(self, outcome: object) -> None:
         self._waiting.popleft()(outcome)
@@ -104,5 +105,5 @@ class Worker:
 def _outcome(call: Callable[[], object]) -> object:
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - the caller gets it
+    except Exception as error:
         return error

@@ -58,5 +58,11 @@ class Source:
         )
         return [tuple(event) for event in found]
 
+    def wait_id(self, event_id: str) -> None:
+        """Wait until a published event with this id was seen."""
+        self.page.wait(
+            f"{self._name}.seen.some(event => event[0] === 'message' && event[2] === {json.dumps(event_id)})"
+        )
+
     def close(self) -> None:
         self.page.run(f"{self._name}.source.close()")

@@ -23,7 +23,9 @@ QUICK = {"retry_min_ms": 100, "retry_max_ms": 200}
 
 @pytest.fixture(scope="module")
 def keyed_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    server = Node(tmp_path_factory.mktemp("keyed"), jwt_secret=TOKEN_SECRET, allowed_origins="https://app.example", **QUICK).start()
+    server = Node(
+        tmp_path_factory.mktemp("keyed"), jwt_secret=TOKEN_SECRET, allowed_origins="https://app.example", **QUICK
+    ).start()
     yield server
     server.kill()
 
@@ -47,9 +49,21 @@ def assert_closed_for_good(listener: Source) -> None:
         "/ready",
         "/health",
     ],
-    ids=["401", "401-forged", "401-expired", "404", "404-name", "400", "400-last", "not-a-stream-ready", "not-a-stream-health"],
+    ids=[
+        "401",
+        "401-forged",
+        "401-expired",
+        "404",
+        "404-name",
+        "400",
+        "400-last",
+        "not-a-stream-ready",
+        "not-a-stream-health",
+    ],
 )
-def test_an_answer_for_clients_that_must_not_come_back_closes_it(keyed_node: Node, source: OpenSource, path: str) -> None:
+def test_an_answer_for_clients_that_must_not_come_back_closes_it(
+    keyed_node: Node, source: OpenSource, path: str
+) -> None:
     """H01, H04: 400, 401, 404, and whatever is no event stream."""
     assert_closed_for_good(source(keyed_node, path))
 
@@ -61,7 +75,9 @@ def test_a_page_of_a_foreign_origin_is_closed_out(keyed_node: Node, shared_node:
 
 
 @pytest.mark.parametrize("with_credentials", [False, True])
-def test_a_page_of_a_listed_origin_reads_across_origins(node: StartNode, shared_node: Node, page: OpenPage, with_credentials: bool) -> None:
+def test_a_page_of_a_listed_origin_reads_across_origins(
+    node: StartNode, shared_node: Node, page: OpenPage, with_credentials: bool
+) -> None:
     """X01, X03, X05: the stream opens, and a reconnect with a cursor needs no preflight and stays complete."""
     server = node(allowed_origins=shared_node.url, max_age_seconds=1, **QUICK)
     listener = Source(page(shared_node), f"{server.url}{HUB}", "gap", with_credentials=with_credentials)
@@ -78,7 +94,9 @@ def test_a_page_of_a_listed_origin_reads_across_origins(node: StartNode, shared_
         ("rate_limited", {"opens_per_second": 0.01, "opens_burst": 1}),
     ],
 )
-def test_a_refusal_at_a_limit_leaves_it_waiting_to_come_back(node: StartNode, source: OpenSource, code: str, settings: dict[str, int]) -> None:
+def test_a_refusal_at_a_limit_leaves_it_waiting_to_come_back(
+    node: StartNode, source: OpenSource, code: str, settings: dict[str, int]
+) -> None:
     """H01, H05: it opens, hears why and for how long, and reconnects by itself."""
     server = node(**settings)
     with Stream(server.port, HUB) as held:
@@ -89,7 +107,9 @@ def test_a_refusal_at_a_limit_leaves_it_waiting_to_come_back(node: StartNode, so
 
 
 @pytest.mark.parametrize(("code", "settings"), [("max_age", {"max_age_seconds": 0.5}), ("idle", {"idle_seconds": 0.5})])
-def test_a_stream_that_ran_its_time_comes_back_by_itself(node: StartNode, source: OpenSource, code: str, settings: dict[str, float]) -> None:
+def test_a_stream_that_ran_its_time_comes_back_by_itself(
+    node: StartNode, source: OpenSource, code: str, settings: dict[str, float]
+) -> None:
     """H06: with its cursor, so the new stream is complete."""
     listener = source(node(**settings, **QUICK), HUB, code, "gap")
     hellos = listener.wait_for("hello", 2)

@@ -50,7 +50,9 @@ class Listener(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stopping.set()
         self._interrupt()
         self._thread.join(10)
@@ -137,7 +139,9 @@ class NodeEventSource(ProcessListener):
     def __init__(self, url: str, *types: str) -> None:
         self.types = ("hello", *types)
         self.states: list[tuple[str, Any]] = []
-        assert (NODE_CLIENTS / "node_modules" / "eventsource").is_dir(), f"eventsource is not installed in {NODE_CLIENTS}: run make setup"
+        assert (NODE_CLIENTS / "node_modules" / "eventsource").is_dir(), (
+            f"eventsource is not installed in {NODE_CLIENTS}: run make setup"
+        )
         super().__init__(url)
 
     def _listen_once(self) -> None:

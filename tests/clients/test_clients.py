@@ -37,7 +37,9 @@ def test_a_client_receives_what_was_published(node: StartNode, client: type[List
 
 
 @every_client
-def test_a_client_survives_the_servers_death_without_loss_or_repeat(node: StartNode, tmp_path: Path, client: type[Listener]) -> None:
+def test_a_client_survives_the_servers_death_without_loss_or_repeat(
+    node: StartNode, tmp_path: Path, client: type[Listener]
+) -> None:
     """kill -9 amid publishing, a restart on the same port and log, and more published before and after the client is back."""
     server = node(relay=f"sqlite:{tmp_path / 'log.db'}", **QUICK)
     publisher = Publisher(server, "a")
@@ -54,7 +56,11 @@ def test_a_client_survives_the_servers_death_without_loss_or_repeat(node: StartN
             publisher.publish(5)
             listener.wait_connections(2 + death)
             publisher.publish(5)
-            wait_until(lambda: set(publisher.acknowledged) <= {event_id for _, _, event_id in listener.messages}, 10, "all events")
+            wait_until(
+                lambda: set(publisher.acknowledged) <= {event_id for _, _, event_id in listener.messages},
+                10,
+                "all events",
+            )
         publisher.check_received(listener.messages, deaths=2)
         assert "gap" not in {kind for kind, _, _ in listener.events}
 

@@ -26,7 +26,9 @@ def test_curl_publishes_a_form_and_json(shared_node: Node) -> None:
     """The first two lines of any tutorial."""
     hub = curl("-d", "topic=curl&data=hello", f"{shared_node.url}/.well-known/mercure")
     assert len(hub.stdout) == 20
-    channel = curl("-H", "Content-Type: application/json", "-d", '{"data": "hello"}', f"{shared_node.url}/channels/curl/events")
+    channel = curl(
+        "-H", "Content-Type: application/json", "-d", '{"data": "hello"}', f"{shared_node.url}/channels/curl/events"
+    )
     assert channel.stdout.startswith(b'{"ids":')
 
 
@@ -48,5 +50,7 @@ def test_curl_head_returns_at_once(shared_node: Node) -> None:
 
 def test_curl_upload_that_waits_for_permission_goes_through(shared_node: Node) -> None:
     """`Expect: 100-continue`, which curl adds to larger bodies."""
-    found = curl("-H", "Expect: 100-continue", "-d", f"topic=curl&data={'x' * 2000}", f"{shared_node.url}/.well-known/mercure")
+    found = curl(
+        "-H", "Expect: 100-continue", "-d", f"topic=curl&data={'x' * 2000}", f"{shared_node.url}/.well-known/mercure"
+    )
     assert len(found.stdout) == 20

@@ -105,11 +105,21 @@ class Channel:
         self.opened.append(one)
         return one
 
+    def beside(self, *, name: str | None = None, token: str | None = None) -> Channel:
+        """Another channel of the same node, or the same one as another token's holder sees it; closed with this one."""
+        other = Channel(self.node, name or self.name, token or self.token)
+        other.opened = self.opened
+        return other
+
     def stream(self, query: str = "", **headers: str) -> Stream:
         """A stream, of whatever status."""
         if self.token:
             headers = {"Authorization": f"Bearer {self.token}"} | headers
-        one = Stream(self.node.port, f"/channels/{self.name}/events?{query}", **headers)
+        return self.stream_at(f"/channels/{self.name}/events?{query}", **headers)
+
+    def stream_at(self, path: str, **headers: str) -> Stream:
+        """A streaming GET of any path, with these headers only."""
+        one = Stream(self.node.port, path, **headers)
         self.opened.append(one)
         return one
 

@@ -19,11 +19,14 @@ from tests.mercure.hub import PATH, token
 def assert_sent_away(stream: Stream, code: str) -> int:
     """200, one block with the reason and a delay, the end; the delay in milliseconds."""
     assert stream.status == 200
-    assert stream.headers["content-type"] == "text/event-stream" and "no-store" in stream.headers["cache-control"]
+    assert stream.headers["content-type"] == "text/event-stream"
+    assert "no-store" in stream.headers["cache-control"]
     blocks = [block for block in stream.wait_end() if block.data is not None]
-    assert [block.type for block in blocks] == [code] and blocks[0].id is None
+    assert [block.type for block in blocks] == [code]
+    assert blocks[0].id is None
     facts = json.loads(blocks[0].data or "")
-    assert (facts["code"], facts["reconnect"]) == (code, True) and facts["reason"]
+    assert (facts["code"], facts["reconnect"]) == (code, True)
+    assert facts["reason"]
     assert stream.clean_end
     retry = blocks[0].get("retry") or ""
     assert re.fullmatch(r"[0-9]{1,7}", retry)
@@ -54,8 +57,9 @@ def test_an_event_source_is_asked_to_come_back(
     """9.1, 9.6: on both endpoints; every delay is another one."""
     c, recorders = full(channel, limit)
     delays = {assert_sent_away(c.stream(), code) for _ in range(10)}
-    delays |= {assert_sent_away(Stream(c.node.port, f"{PATH}?topic=a", Authorization=f"Bearer {c.token}"), code)}
-    assert len(delays) > 3 and min(delays) > 0
+    delays |= {assert_sent_away(c.stream_at(f"{PATH}?topic=a", Authorization=f"Bearer {c.token}"), code)}
+    assert len(delays) > 3
+    assert min(delays) > 0
     for recorder in recorders:
         recorder.stop()
 
@@ -113,7 +117,8 @@ def test_a_node_that_stops_says_so_to_everybody(channel: StartChannel) -> None:
     delays, ends = set(), []
     for recorder in recorders:
         recorder.thread.join(10)
-        assert recorder.failure is None and recorder.stream.clean_end
+        assert recorder.failure is None
+        assert recorder.stream.clean_end
         assert recorder.ids == [last]
         farewell = recorder.events[-1]
         facts = json.loads(farewell.data or "")
@@ -153,11 +158,11 @@ def test_a_second_signal_ends_it_at_once(channel: StartChannel, number: signal.S
 def test_who_must_not_come_back_is_told_by_a_status(channel: StartChannel) -> None:
     """9.7: no reason in a 200 for what coming back can't mend."""
     c = channel(jwt_secret=TOKEN_SECRET, anonymous=True, open_channels=False, channels='{"c": {}}')
-    assert Stream(c.node.port, "/channels/c/events", Authorization="Bearer not.a.token").status == 401
-    assert Stream(c.node.port, "/channels/c/events", Origin="https://evil.example").status == 403
-    assert Stream(c.node.port, "/channels/no-such/events").status == 404
-    assert Stream(c.node.port, "/no-such-path").status == 404
-    assert Stream(c.node.port, PATH).status == 400
+    assert c.stream_at("/channels/c/events", Authorization="Bearer not.a.token").status == 401
+    assert c.stream_at("/channels/c/events", Origin="https://evil.example").status == 403
+    assert c.stream_at("/channels/no-such/events").status == 404
+    assert c.stream_at("/no-such-path").status == 404
+    assert c.stream_at(PATH).status == 400
 
 
 def test_without_a_token_an_event_source_stops(channel: StartChannel) -> None:

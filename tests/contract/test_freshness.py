@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import ExitStack
 
-from tests.contract.client import Channel, Recorder
+from tests.contract.client import Recorder
 from tests.contract.conftest import StartChannel
 from tests.harness.process import TOKEN_SECRET, wait_until
 from tests.mercure.hub import PATH, token
@@ -24,10 +24,8 @@ def test_streams_end_with_their_tokens(channel: StartChannel) -> None:
     c = channel(jwt_secret=TOKEN_SECRET)
     now = int(time.time())
     ends = [now + 2, now + 2, now + 3]
-    recorders = [
-        Recorder(Channel(c.node, token=reader(end)).stream(f"topic={number % 2}")) for number, end in enumerate(ends)
-    ]
-    longer = Recorder(Channel(c.node, token=reader(now + 60)).stream())
+    recorders = [Recorder(c.beside(token=reader(end)).stream(f"topic={number % 2}")) for number, end in enumerate(ends)]
+    longer = Recorder(c.beside(token=reader(now + 60)).stream())
     c.token = WRITER
     publisher = c.publisher()
     while any(recorder.thread.is_alive() for recorder in recorders):
@@ -36,7 +34,8 @@ def test_streams_end_with_their_tokens(channel: StartChannel) -> None:
         time.sleep(0.01)
     skew = time.time() - time.monotonic()
     for end, recorder in zip(ends, recorders, strict=True):
-        assert recorder.failure is None and recorder.stream.clean_end
+        assert recorder.failure is None
+        assert recorder.stream.clean_end
         last = recorder.events[-1]
         assert (last.type, json.loads(last.data or "")["reconnect"]) == ("auth_expired", False)
         assert end - 1 <= recorder.times[-1] + skew <= end + 1.1

@@ -80,13 +80,15 @@ def test_a_reader_that_comes_back_is_told_what_it_missed(channel: StartChannel) 
         block = stream.next_event()
         if block.type == "gap":
             facts = json.loads(block.data or "")
-            assert facts["reason"] == "lag" and facts["from"] == came[-1]
+            assert facts["reason"] == "lag"
+            assert facts["from"] == came[-1]
             gaps.append((facts["from"], facts["to"]))
         else:
             came.append(str(block.id))
     assert came == sorted(set(came))
     missing = set(ids) - set(came)
-    assert missing and gaps
+    assert missing
+    assert gaps
     assert all(any(begin < event_id <= end for begin, end in gaps) for event_id in missing)
     assert not [event_id for event_id in came if any(begin < event_id <= end for begin, end in gaps)]
     live = publisher.publish("live")
@@ -119,7 +121,8 @@ def test_with_disconnect_the_stream_ends_and_its_cursor_resumes(channel: StartCh
     ids = flood(publisher, 2000, 500)
     blocks = [block for block in stream.wait_end() if block.data is not None]
     came = [block.id for block in blocks if block.type == "message"]
-    assert came == ids[: len(came)] and len(came) < len(ids)
+    assert came == ids[: len(came)]
+    assert len(came) < len(ids)
     assert {block.type for block in blocks} <= {"message", "slow"}, "no gap: nothing was skipped"
     with c.stream(Last_Event_ID=str(came[-1] if came else ids[0])) as back:
         assert control(back)[1]["complete"] is True
@@ -138,5 +141,6 @@ def test_a_reader_that_reads_nothing_is_let_go(channel: StartChannel) -> None:
     last = flood(publisher, 1000, 2000)[-1]
     wait_until(lambda: len(os.listdir(descriptors)) <= before, 6, "the end of five stalled streams")
     reader.wait_for(last)
-    assert reader.thread.is_alive() and len(readers) == 5
+    assert reader.thread.is_alive()
+    assert len(readers) == 5
     reader.stop()

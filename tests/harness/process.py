@@ -61,7 +61,9 @@ class Node:
         env |= {"RINGCAST_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-m", "server", "serve"]
-            self.process = subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         wait_until(self._answers, 20, f"the server on port {self.port} (see {self.log_path})")
         return self
 
@@ -77,7 +79,9 @@ class Node:
         """Status, headers (lower case) and body of a GET. Underscores in header names become hyphens."""
         return self.request("GET", path, **headers)
 
-    def request(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def request(
+        self, method: str, path: str, body: bytes | str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:

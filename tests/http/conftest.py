@@ -30,6 +30,8 @@ def endpoint(request: pytest.FixtureRequest) -> Endpoint:
 @pytest.fixture(scope="module")
 def keyed_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A server that wants tokens and allows one web origin."""
-    server = Node(tmp_path_factory.mktemp("keyed"), jwt_secret=TOKEN_SECRET, allowed_origins=f"{ALLOWED},http://127.0.0.1:3000").start()
+    server = Node(
+        tmp_path_factory.mktemp("keyed"), jwt_secret=TOKEN_SECRET, allowed_origins=f"{ALLOWED},http://127.0.0.1:3000"
+    ).start()
     yield server
     server.kill()

@@ -42,7 +42,9 @@ def bearer() -> str:
 
 @both_ways
 @pytest.mark.parametrize("origin", STRANGERS)
-def test_a_strangers_origin_gets_403_and_no_cors_headers(keyed_node: Node, endpoint: Endpoint, topic: str, origin: str, way: str) -> None:
+def test_a_strangers_origin_gets_403_and_no_cors_headers(
+    keyed_node: Node, endpoint: Endpoint, topic: str, origin: str, way: str
+) -> None:
     """X01, X06: never reflected, no wildcard; `null`, `file://` and extensions are strangers like others."""
     with open_stream(keyed_node, endpoint.path(topic), way, Origin=origin, Authorization=bearer()) as answer:
         assert answer.status in ((400, 403) if "\x00" in origin else (403,))
@@ -51,7 +53,9 @@ def test_a_strangers_origin_gets_403_and_no_cors_headers(keyed_node: Node, endpo
 
 @both_ways
 @pytest.mark.parametrize("origin", [ALLOWED, "http://127.0.0.1:3000"])
-def test_a_listed_origin_gets_its_own_value(keyed_node: Node, endpoint: Endpoint, topic: str, origin: str, way: str) -> None:
+def test_a_listed_origin_gets_its_own_value(
+    keyed_node: Node, endpoint: Endpoint, topic: str, origin: str, way: str
+) -> None:
     """X01: with credentials, and the headers a script needs to see a loss."""
     with open_stream(keyed_node, endpoint.path(topic), way, Origin=origin, Authorization=bearer()) as stream:
         assert stream.status == 200
@@ -72,7 +76,9 @@ def test_the_servers_own_origin_needs_no_listing(keyed_node: Node, endpoint: End
 
 
 @both_ways
-def test_a_request_without_an_origin_gets_no_cors_headers(keyed_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_a_request_without_an_origin_gets_no_cors_headers(
+    keyed_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """X01: curl and servers."""
     with open_stream(keyed_node, endpoint.path(topic), way, Authorization=bearer()) as stream:
         assert stream.status == 200
@@ -81,12 +87,17 @@ def test_a_request_without_an_origin_gets_no_cors_headers(keyed_node: Node, endp
 
 @both_ways
 @pytest.mark.parametrize("origin", [None, ALLOWED, "https://evil.com"])
-@pytest.mark.parametrize("path", [f"{HUB}?topic=a", HUB, "/channels/wire/events", "/channels/WIRE/events", "/nowhere", "/health"])
+@pytest.mark.parametrize(
+    "path", [f"{HUB}?topic=a", HUB, "/channels/wire/events", "/channels/WIRE/events", "/nowhere", "/health"]
+)
 def test_every_answer_varies_by_origin(keyed_node: Node, path: str, origin: str | None, way: str) -> None:
     """X02: streams, refusals and errors alike, so that a cache never serves one origin's answer to another."""
     for authorization in (bearer(), None):
         with open_stream(keyed_node, path, way, Origin=origin, Authorization=authorization) as answer:
-            assert "origin" in [name.strip().lower() for name in answer.headers["vary"].split(",")], (answer.status, authorization)
+            assert "origin" in [name.strip().lower() for name in answer.headers["vary"].split(",")], (
+                answer.status,
+                authorization,
+            )
 
 
 @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "HEAD", "POST"])
@@ -99,7 +110,9 @@ def test_every_method_varies_by_origin(keyed_node: Node, endpoint: Endpoint, met
 
 
 @both_ways
-def test_a_long_or_unsafe_cursor_from_a_page_is_answered(keyed_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_a_long_or_unsafe_cursor_from_a_page_is_answered(
+    keyed_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """X03: browsers may ask a preflight for such values; the answer of the request itself is the same."""
     for cursor in ("k3x9q1:5", "{}", "<a>", "x" * 200):
         headers = {"Origin": ALLOWED, "Authorization": bearer(), "Last_Event_ID": cursor}
@@ -109,7 +122,9 @@ def test_a_long_or_unsafe_cursor_from_a_page_is_answered(keyed_node: Node, endpo
 
 @pytest.mark.parametrize("asked", ["authorization, cache-control, last-event-id", "Content-Type", "idempotency-key"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_preflight_allows_what_polyfills_send(keyed_node: Node, endpoint: Endpoint, topic: str, method: str, asked: str) -> None:
+def test_a_preflight_allows_what_polyfills_send(
+    keyed_node: Node, endpoint: Endpoint, topic: str, method: str, asked: str
+) -> None:
     """X04."""
     headers = {"Origin": ALLOWED, "Access_Control_Request_Method": method, "Access_Control_Request_Headers": asked}
     status, answered, body = keyed_node.request("OPTIONS", endpoint.path(topic), **headers)
@@ -137,20 +152,28 @@ def test_a_strangers_preflight_allows_nothing(keyed_node: Node, endpoint: Endpoi
 
 def test_private_network_access_is_not_granted(keyed_node: Node, endpoint: Endpoint, topic: str) -> None:
     """X06: no public page is let into a private network by this server's word."""
-    headers = {"Origin": ALLOWED, "Access_Control_Request_Method": "GET", "Access_Control_Request_Private_Network": "true"}
+    headers = {
+        "Origin": ALLOWED,
+        "Access_Control_Request_Method": "GET",
+        "Access_Control_Request_Private_Network": "true",
+    }
     _, answered, _ = keyed_node.request("OPTIONS", endpoint.path(topic), **headers)
     assert "access-control-allow-private-network" not in answered
 
 
 def test_a_strangers_page_cannot_publish(keyed_node: Node, topic: str) -> None:
     """X01: a form needs no preflight, so the origin is checked on the request itself."""
-    status, answered, _ = keyed_node.request("POST", HUB, f"topic={topic}&data=a", Content_Type=FORM, Origin="https://evil.com", Authorization=bearer())
+    status, answered, _ = keyed_node.request(
+        "POST", HUB, f"topic={topic}&data=a", Content_Type=FORM, Origin="https://evil.com", Authorization=bearer()
+    )
     assert status == 403
     assert not [name for name in answered if name.startswith("access-control-")]
 
 
 @both_ways
-def test_in_development_mode_a_strangers_page_is_refused_too(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_in_development_mode_a_strangers_page_is_refused_too(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """X06: any page in the developer's browser can reach loopback; the origin gives it away."""
     with open_stream(shared_node, endpoint.path(topic), way, Origin="https://evil.com") as answer:
         assert_refused(answer, "forbidden", 403)

@@ -81,7 +81,9 @@ def test_no_cursor_starts_live(shared_node: Node, endpoint: Endpoint, topic: str
 
 
 @both_ways
-def test_hellos_own_cursor_loses_and_repeats_nothing(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_hellos_own_cursor_loses_and_repeats_nothing(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H12: the id of a fresh stream's hello is a cursor like any other."""
     endpoint.publish(shared_node, topic, "before")
     with open_at(shared_node, endpoint, topic, None, way) as stream:
@@ -107,7 +109,9 @@ def test_earliest_gives_all_that_is_retained(shared_node: Node, endpoint: Endpoi
 
 
 @both_ways
-def test_an_id_within_retention_gives_everything_after_it(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_an_id_within_retention_gives_everything_after_it(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H12: complete, and the client's own cursor comes back in head and hello."""
     ids = endpoint.publish(shared_node, topic, "a", "b", "c")
     with open_at(shared_node, endpoint, topic, ids[0], way) as stream:
@@ -129,7 +133,9 @@ def test_the_newest_id_gives_nothing_old(shared_node: Node, endpoint: Endpoint, 
 
 
 @both_ways
-def test_the_id_of_another_topics_event_is_a_cursor_too(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_the_id_of_another_topics_event_is_a_cursor_too(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H12: order is the channel's, not the topic's."""
     [cursor] = endpoint.publish(shared_node, topic + "-other", "x")
     endpoint.publish(shared_node, topic, "a")
@@ -169,7 +175,9 @@ def test_an_id_of_another_epoch_is_a_gap(shared_node: Node, endpoint: Endpoint, 
 
 @both_ways
 @pytest.mark.parametrize("ahead", [1, 10**9, 16**13])
-def test_an_id_ahead_of_the_log_is_a_gap_and_live_goes_on(shared_node: Node, endpoint: Endpoint, topic: str, ahead: int, way: str) -> None:
+def test_an_id_ahead_of_the_log_is_a_gap_and_live_goes_on(
+    shared_node: Node, endpoint: Endpoint, topic: str, ahead: int, way: str
+) -> None:
     """H12: reason `future`; a cursor ahead must not become a bound that holds back what comes."""
     [event_id] = endpoint.publish(shared_node, topic, "a")
     epoch, position = event_id.split("-")
@@ -182,7 +190,9 @@ def test_an_id_ahead_of_the_log_is_a_gap_and_live_goes_on(shared_node: Node, end
 
 
 @both_ways
-def test_a_publishers_own_id_resumes_after_its_earliest_occurrence(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_a_publishers_own_id_resumes_after_its_earliest_occurrence(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H12: the later twin is replayed."""
     own = f"own/{topic}"
     assert endpoint.publish(shared_node, topic, "a", id=own) == [own]
@@ -219,7 +229,9 @@ GARBAGE = [
 
 @both_ways
 @pytest.mark.parametrize("cursor", GARBAGE, ids=range(len(GARBAGE)))
-def test_any_other_cursor_is_a_gap_of_its_own_kind(shared_node: Node, endpoint: Endpoint, topic: str, cursor: str, way: str) -> None:
+def test_any_other_cursor_is_a_gap_of_its_own_kind(
+    shared_node: Node, endpoint: Endpoint, topic: str, cursor: str, way: str
+) -> None:
     """H11, H12: any bytes, any length: reason `unknown`, then all that is retained, then live; nothing hangs."""
     ids = endpoint.publish(shared_node, topic, "a", "b")
     with open_at(shared_node, endpoint, topic, cursor, way) as stream:
@@ -231,7 +243,9 @@ def test_any_other_cursor_is_a_gap_of_its_own_kind(shared_node: Node, endpoint: 
 
 
 @both_ways
-def test_an_id_of_another_channel_is_never_taken_for_this_ones(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_an_id_of_another_channel_is_never_taken_for_this_ones(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H12: each channel has a log of its own."""
     other = Endpoint("other")
     [foreign] = other.publish(shared_node, topic, "elsewhere")
@@ -258,7 +272,9 @@ def test_a_cursor_that_comes_twice_has_an_answer(shared_node: Node, endpoint: En
 
 
 @both_ways
-def test_a_cursor_in_the_query_works_under_every_name(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_a_cursor_in_the_query_works_under_every_name(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H13: first connections of native clients and polyfills have no header."""
     ids = endpoint.publish(shared_node, topic, "a", "b")
     for name in ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID"):
@@ -269,7 +285,9 @@ def test_a_cursor_in_the_query_works_under_every_name(shared_node: Node, endpoin
 
 
 @both_ways
-def test_the_header_wins_over_the_query_and_an_empty_one_falls_through(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_the_header_wins_over_the_query_and_an_empty_one_falls_through(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H13: a reconnecting client's header is newer than the address it was given."""
     ids = endpoint.publish(shared_node, topic, "a", "b", "c")
     path = endpoint.path(topic, last_event_id=ids[0])

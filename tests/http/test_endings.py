@@ -51,7 +51,9 @@ def test_a_stream_that_ran_its_time_says_so_and_ends_whole(
 
 
 @both_ways
-def test_the_end_of_a_tokens_life_ends_the_stream_and_401_meets_the_reconnect(keyed_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_the_end_of_a_tokens_life_ends_the_stream_and_401_meets_the_reconnect(
+    keyed_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H04: the event comes before the end, so a client can fetch a new token."""
     headers = {"Authorization": f"Bearer {token(seconds=1.5, subscribe=['*'])}"}
     start = time.monotonic()

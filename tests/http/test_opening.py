@@ -18,7 +18,9 @@ ID = re.compile(r"[0-9a-z]{6}-[0-9a-f]{13}", re.ASCII)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_stream_opens_with_the_headers_that_keep_it_flowing(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_a_stream_opens_with_the_headers_that_keep_it_flowing(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H02, H09, H15: the exact type, nothing cached, transformed, buffered or measured, and no reuse of the connection."""
     with open_stream(shared_node, endpoint.path(topic), way) as stream:
         assert stream.head.startswith(b"HTTP/1.1 200 ")
@@ -32,10 +34,18 @@ def test_a_stream_opens_with_the_headers_that_keep_it_flowing(shared_node: Node,
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
-def test_every_way_in_gives_the_same_head_and_the_same_hello(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_every_way_in_gives_the_same_head_and_the_same_hello(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H09: a later request on a kept-alive connection, or one that trickles in, differs in nothing but the moment."""
-    with open_stream(shared_node, endpoint.path(topic)) as first, open_stream(shared_node, endpoint.path(topic), way) as other:
-        heads = [sorted(line for line in stream.head.split(b"\r\n") if not line.startswith(b"Date:")) for stream in (first, other)]
+    with (
+        open_stream(shared_node, endpoint.path(topic)) as first,
+        open_stream(shared_node, endpoint.path(topic), way) as other,
+    ):
+        heads = [
+            sorted(line for line in stream.head.split(b"\r\n") if not line.startswith(b"Date:"))
+            for stream in (first, other)
+        ]
         assert heads[0] == heads[1]
         hellos = [hello_of(first), hello_of(other)]
         assert hellos[0].pop("client") != hellos[1].pop("client")
@@ -47,7 +57,9 @@ def test_every_way_in_gives_the_same_head_and_the_same_hello(shared_node: Node, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_first_block_tells_all_that_recovery_needs(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_the_first_block_tells_all_that_recovery_needs(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """X05: native clients cannot read headers, so epoch, cursor and completeness stand in the stream."""
     with open_stream(shared_node, endpoint.path(topic), way) as stream:
         block = stream.next_block()
@@ -64,7 +76,9 @@ def test_the_first_block_tells_all_that_recovery_needs(shared_node: Node, endpoi
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_first_bytes_come_at_once_on_an_idle_topic(shared_node: Node, endpoint: Endpoint, topic: str, way: str) -> None:
+def test_the_first_bytes_come_at_once_on_an_idle_topic(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
     """H10: head and hello within 200 ms, so that `open` fires without waiting for an event. The best of three: the machine may be busy."""
     best = min(seconds_to_hello(shared_node, endpoint.path(topic), way) for _ in range(3))
     assert best < 0.2
@@ -78,7 +92,9 @@ def seconds_to_hello(node: Node, path: str, way: str) -> float:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_the_first_write_holds_the_head_and_the_first_block(shared_node: Node, endpoint: Endpoint, topic: str, version: str) -> None:
+def test_the_first_write_holds_the_head_and_the_first_block(
+    shared_node: Node, endpoint: Endpoint, topic: str, version: str
+) -> None:
     """H10: one segment, so a proxy has something to pass on from the start."""
     with socket.create_connection(("127.0.0.1", shared_node.port), timeout=10) as connection:
         connection.sendall(request_bytes(endpoint.path(topic), version=version, Host="localhost"))
@@ -90,7 +106,9 @@ def test_the_first_write_holds_the_head_and_the_first_block(shared_node: Node, e
     assert b"\n\n" in body
 
 
-def test_the_body_begins_with_a_field_and_never_with_a_byte_order_mark(shared_node: Node, endpoint: Endpoint, topic: str) -> None:
+def test_the_body_begins_with_a_field_and_never_with_a_byte_order_mark(
+    shared_node: Node, endpoint: Endpoint, topic: str
+) -> None:
     """E02: a payload that begins with U+FEFF changes nothing in that."""
     with open_stream(shared_node, endpoint.path(topic)) as stream:
         [event_id] = endpoint.publish(shared_node, topic, "\ufeffa")
@@ -101,17 +119,23 @@ def test_the_body_begins_with_a_field_and_never_with_a_byte_order_mark(shared_no
 
 
 @pytest.mark.parametrize(
-    "accept", [None, "*/*", "text/html", "application/json", "text/event-stream;q=0.1, */*;q=0.9", "text/*", "nonsense", ""]
+    "accept",
+    [None, "*/*", "text/html", "application/json", "text/event-stream;q=0.1, */*;q=0.9", "text/*", "nonsense", ""],
 )
 @pytest.mark.parametrize("way", ["first", "later"])
-def test_no_accept_header_is_refused(shared_node: Node, endpoint: Endpoint, topic: str, accept: str | None, way: str) -> None:
+def test_no_accept_header_is_refused(
+    shared_node: Node, endpoint: Endpoint, topic: str, accept: str | None, way: str
+) -> None:
     """H08: curl, fetch-based clients and those that send none all get the stream."""
     with open_stream(shared_node, endpoint.path(topic), way, Accept=accept) as stream:
         assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
         assert hello_of(stream)["complete"] is True
 
 
-@pytest.mark.parametrize("headers", [{"Accept_Encoding": "gzip, deflate, br"}, {"Range": "bytes=0-"}, {"If_None_Match": "*"}, {"Upgrade": "h2c"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"Accept_Encoding": "gzip, deflate, br"}, {"Range": "bytes=0-"}, {"If_None_Match": "*"}, {"Upgrade": "h2c"}],
+)
 @pytest.mark.parametrize("way", ["first", "later"])
 def test_headers_that_ask_for_another_form_change_nothing(
     shared_node: Node, endpoint: Endpoint, topic: str, headers: dict[str, str], way: str
@@ -130,7 +154,9 @@ def test_http_1_0_gets_a_body_that_the_close_ends(shared_node: Node, endpoint: E
     with socket.create_connection(("127.0.0.1", shared_node.port), timeout=10) as connection:
         if way == "later":
             Stream(0, "", connection=connection, request=request_bytes("/health", version="1.0", **keep)).body()
-        with Stream(0, "", connection=connection, request=request_bytes(endpoint.path(topic), version="1.0", **keep)) as stream:
+        with Stream(
+            0, "", connection=connection, request=request_bytes(endpoint.path(topic), version="1.0", **keep)
+        ) as stream:
             assert stream.status == 200
             assert "transfer-encoding" not in stream.headers
             assert stream.headers["connection"].lower() == "close"
@@ -154,7 +180,9 @@ def test_each_connection_draws_its_own_retry(shared_node: Node, endpoint: Endpoi
     assert len(values) > 1
 
 
-@pytest.mark.parametrize("path", [f"{HUB}/?topic=a", f"/{HUB}?topic=a", "/channels/wire/events/", "/channels//events", "/channels/wire"])
+@pytest.mark.parametrize(
+    "path", [f"{HUB}/?topic=a", f"/{HUB}?topic=a", "/channels/wire/events/", "/channels//events", "/channels/wire"]
+)
 def test_no_stream_address_redirects(shared_node: Node, path: str) -> None:
     """H07: a redirect would carry the cursor along; an address is right or it is not."""
     status, headers, _ = shared_node.get(path, Accept="text/event-stream")

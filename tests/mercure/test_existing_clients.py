@@ -37,7 +37,8 @@ def test_a_framework_publishes_and_a_browser_reads(keyed_hub: Hub, topic: str) -
     ]
     fields = [(name, value) for name, value in form if value]
     answer = keyed_hub.offer(fields, Authorization=f"Bearer {writer}", Accept="*/*")
-    assert 200 <= answer.status < 300 and answer.text
+    assert 200 <= answer.status < 300
+    assert answer.text
     [event] = watch.events()
     assert (event.data, event.id) == (body, answer.text)
 

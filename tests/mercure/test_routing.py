@@ -42,7 +42,8 @@ def test_head_answers_the_headers_and_closes(hub: Hub, topic: str) -> None:
         while part := connection.recv(65536):
             received += part
     head, _, body = received.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ") and b"text/event-stream" in head.lower()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"text/event-stream" in head.lower()
     assert body == b""
 
 

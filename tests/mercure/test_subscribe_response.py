@@ -114,7 +114,8 @@ def test_a_quiet_stream_gets_a_comment(new_hub: Callable[..., Hub], topic: str) 
     assert stream.next_block() is not None
     stream.raw = b""
     block = stream.next_block(3)
-    assert block is not None and block.data is None
+    assert block is not None
+    assert block.data is None
     assert re.fullmatch(rf":\nid: {ID}\n\n".encode(), stream.raw)
 
 

@@ -72,6 +72,14 @@ def refusal(subject: Authenticator, asked: Request) -> AuthError:
     return caught.value
 
 
+def outcome(subject: Authenticator, asked: Request) -> Principal | int:
+    """The principal, or the status of the refusal."""
+    try:
+        return subject.authenticate(asked)
+    except AuthError as error:
+        return error.ending.status
+
+
 def assert_bad_token(subject: Authenticator, text: str) -> None:
     error = refusal(subject, bearing(text))
     # One form for every reason: the answer must not tell a forger how far it came.
@@ -486,13 +494,16 @@ def test_the_namespaced_mercure_claim_counts_before_the_plain_one() -> None:
 
 def test_publishing_needs_a_grant_for_every_topic_and_reading_one_for_any() -> None:
     rights = principal({"mercure": {"publish": ["a", "b/{x}"], "subscribe": ["a", "b/{x}"]}}).rights("main")
-    assert rights.may_publish(["a"]) and rights.may_publish(["a", "b/1"])
+    assert rights.may_publish(["a"])
+    assert rights.may_publish(["a", "b/1"])
     assert not rights.may_publish(["a", "c"])
     assert not rights.may_publish([])
     assert rights.may_read_private(["c", "b/1"])
-    assert not rights.may_read_private(["c"]) and not rights.may_read_private([])
+    assert not rights.may_read_private(["c"])
+    assert not rights.may_read_private([])
     assert EVERYTHING.may_publish([])
-    assert not NOTHING.may_publish([]) and not NOTHING.may_publish(["a"])
+    assert not NOTHING.may_publish([])
+    assert not NOTHING.may_publish(["a"])
 
 
 @pytest.mark.parametrize(
@@ -532,7 +543,8 @@ def test_a_hundred_selectors_are_accepted() -> None:
 def test_without_a_token_nobody_is_authenticated_and_nothing_is_granted() -> None:
     who = authenticator().authenticate(request())
     assert who is ANONYMOUS
-    assert not who.authenticated and not who.operate
+    assert not who.authenticated
+    assert not who.operate
     assert who.rights("main") == NOTHING
 
 
@@ -543,7 +555,8 @@ def test_without_a_key_everybody_on_loopback_may_do_everything(remote: str, who:
     subject = authenticator(jwt_secret=None)
     assert subject.authenticate(request(remote=remote)) is who
     assert subject.authenticate(request(remote=remote, authorization="Bearer nonsense")) is who
-    assert DEVELOPMENT.operate and DEVELOPMENT.rights("any") == EVERYTHING
+    assert DEVELOPMENT.operate
+    assert DEVELOPMENT.rights("any") == EVERYTHING
 
 
 # Memory of tokens
@@ -636,12 +649,8 @@ def test_any_presentation_is_judged_or_refused_and_nothing_else(header: str, coo
     subject = authenticator(allowed_origins=["https://app.example"])
     for headers in ({b"authorization": header.encode()}, {b"cookie": f"mercureAuthorization={cookie}".encode()}, {}):
         for method in ("GET", "POST"):
-            try:
-                who = subject.authenticate(Request(method, "/", f"authorization={query}", headers, "192.0.2.1"))
-            except AuthError as error:
-                assert error.ending.status in (400, 401, 403)
-            else:
-                assert who is ANONYMOUS
+            asked = Request(method, "/", f"authorization={query}", headers, "192.0.2.1")
+            assert outcome(subject, asked) in (ANONYMOUS, 400, 401, 403)
 
 
 JSON_VALUES = st.recursive(
@@ -662,7 +671,5 @@ def test_any_signed_header_and_claims_are_accepted_or_refused_and_nothing_else(
     header: dict[str, Any], claims: dict[str, Any]
 ) -> None:
     for tried in (header, HEADER):
-        try:
-            authenticator(jwt_issuer="issuer" if "iss" in claims else None).authenticate(bearing(forged(tried, claims)))
-        except AuthError as error:
-            assert error.ending.status in (400, 401)
+        subject = authenticator(jwt_issuer="issuer" if "iss" in claims else None)
+        assert isinstance(result := outcome(subject, bearing(forged(tried, claims))), Principal) or result in (400, 401)

@@ -1,4 +1,4 @@
-"""Keys: which are accepted for which algorithm, and how an issuer's key set is fetched, renewed and lost without harm."""
+"""Keys: which are accepted for which algorithm, and how an issuer's key set is fetched, renewed and lost."""
 
 from __future__ import annotations
 
@@ -243,12 +243,12 @@ class Issuer:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is not an event of this code
             await asyncio.sleep(0.005)
 
 
 def run(body: Callable[[Issuer, Callable[..., Authenticator]], Awaitable[None]], *entries: dict[str, Any]) -> None:
-    """Run `body(issuer, start)`; `start()` makes an authenticator with the issuer's keys, which may be fetched as often as it likes."""
+    """Run `body(issuer, start)`; `start(interval)` makes an authenticator that uses the issuer's keys."""
 
     async def whole() -> None:
         issuer = Issuer(document(*entries))
@@ -481,7 +481,7 @@ def test_the_death_of_the_renewing_task_is_logged_and_visible() -> None:
         with structlog.testing.capture_logs() as lines:
             await keys.start()
 
-            async def broken() -> bool:
+            async def broken(_: object) -> bool:
                 raise RuntimeError("CANARY")
 
             keys._renew = broken  # type: ignore[method-assign]

@@ -92,9 +92,11 @@ def test_an_invalid_template_is_an_exact_string(text: str) -> None:
 
 def test_a_star_selects_everything_whichever_way_it_is_read() -> None:
     assert parse_selector("*") == exact_selector("*") == ANY
-    assert ANY.any and not ANY.exact
+    assert ANY.any
+    assert not ANY.exact
     assert ANY.prefix == ""
-    assert ANY.matches("") and ANY.matches("anything at all")
+    assert ANY.matches("")
+    assert ANY.matches("anything at all")
 
 
 def test_a_star_inside_a_text_is_a_plain_character() -> None:

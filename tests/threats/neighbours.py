@@ -20,7 +20,10 @@ TOPIC = "neighbours"
 
 
 class Neighbours:
-    """`readers` streams and a publisher of one event every `every` seconds. `latencies` are in seconds."""
+    """`readers` streams and a publisher of one event every `every` seconds. `latencies` are in seconds.
+
+    With `page_first` the publisher's connection has served a plain page before, so that other code of the server has it.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class Neighbours:
         readers: int = 3,
         every: float = 0.02,
         p99_seconds: float = 0.25,
-        source: str = "127.0.0.1",
+        page_first: bool = False,
         **headers: str,
     ) -> None:
         self.port = port
@@ -41,7 +44,10 @@ class Neighbours:
         self.failures: list[str] = []
         self.seen = [0] * readers
         self.leaving = threading.Event()
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        if page_first:
+            self.connection.request("GET", "/health")
+            self.connection.getresponse().read()
         path = f"/channels/main/events?topic={TOPIC}"
         self.streams = [Stream(port, path, seconds=10, **headers) for _ in range(readers)]
         for stream in self.streams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,21 @@ from tests.threats.tokens import EVERYTHING, bearer, signed
 from tests.threats.wire import WAYS, answered, ask, request, wire
 
 PATH = "/channels/main/events?topic=limits"
+joined: list[Stream] = []
+
+
+@pytest.fixture(autouse=True)
+def everybody_leaves() -> Iterator[None]:
+    """Streams are closed however a test ends."""
+    yield
+    close(joined)
+    joined.clear()
+
+
+def join(node: Node, **headers: str) -> Stream:
+    """One more stream."""
+    joined.append(Stream(node.port, PATH, **headers))
+    return joined[-1]
 
 
 def opened(node: Node, count: int, **headers: str) -> tuple[list[Stream], list[Stream]]:
@@ -22,7 +38,7 @@ def opened(node: Node, count: int, **headers: str) -> tuple[list[Stream], list[S
     """
     live, refused = [], []
     for _ in range(count):
-        stream = Stream(node.port, PATH, **headers)
+        stream = join(node, **headers)
         assert stream.status == 200
         block = stream.next_event()
         if block.type == "hello":
@@ -136,15 +152,17 @@ def forged(number: int) -> str:
     return f"203.0.113.{number % 256}, 10.{number % 7}.0.{number % 256}"
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Client-IP", "True-Client-IP"])
-def test_a_forged_address_opens_no_place(start: Start, way: str, header: str) -> None:
+CLAIMS = ["X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"]
+
+
+def test_a_forged_address_opens_no_place(start: Start) -> None:
     """S07: without a trusted proxy the peer's own address counts, whatever it claims."""
     node = start(max_connections_per_address=5)
     live, _ = opened(node, 5)
-    for number in range(10):
-        raw = request("GET", PATH, **{header: forged(number)})
-        assert answered(node.port, raw, way).status == 429
+    for number, header in enumerate(CLAIMS * 5):
+        for way in WAYS:
+            raw = request("GET", PATH, **{header: forged(number)})
+            assert answered(node.port, raw, way).status == 429, (header, way)
     close(live)
 
 
@@ -156,7 +174,7 @@ def test_behind_a_trusted_proxy_only_what_the_proxy_says_counts(start: Start, wa
     node = start(max_connections_per_address=3, trusted_proxies="127.0.0.0/8,10.0.0.0/8")
     live, refused = [], []
     for number in range(8):
-        stream = Stream(node.port, PATH, X_Forwarded_For=f"192.0.2.{number}, 203.0.113.9, 10.0.0.{number}")
+        stream = join(node, X_Forwarded_For=f"192.0.2.{number}, 203.0.113.9, 10.0.0.{number}")
         (live if stream.next_event().type == "hello" else refused).append(stream)
     assert (len(live), len(refused)) == (3, 5)
     for value in ("203.0.113.9", "198.51.100.1, 203.0.113.9", "garbage, 203.0.113.9", " 203.0.113.9 "):
@@ -169,22 +187,33 @@ def test_behind_a_trusted_proxy_only_what_the_proxy_says_counts(start: Start, wa
 def test_addresses_of_one_ipv6_network_count_as_one(start: Start) -> None:
     """S07: a /64 is one client, however many addresses it makes up."""
     node = start(max_connections_per_address=3, trusted_proxies="127.0.0.1")
-    live = []
+    live, refused = [], []
     for number in range(8):
-        stream = Stream(node.port, PATH, X_Forwarded_For=f"2001:db8:1:2::{number + 1:x}")
-        if stream.next_event().type == "hello":
-            live.append(stream)
-    assert len(live) == 3
+        stream = join(node, X_Forwarded_For=f"2001:db8:1:2::{number + 1:x}")
+        (live if stream.next_event().type == "hello" else refused).append(stream)
+    assert (len(live), len(refused)) == (3, 5)
     assert answered(node.port, request("GET", PATH, X_Forwarded_For="2001:db8:1:3::1")).status == 200
-    close(live)
+    close(live + refused)
 
 
-@pytest.mark.parametrize(
-    "value", ["", ",", "unknown", "1.2.3.4:80", "[::1]:1", "\x00", "x" * 5000, "::ffff:1.2.3.4, , ,"]
-)
-def test_a_proxy_that_talks_nonsense_breaks_nothing(start: Start, value: str) -> None:
+NONSENSE = [
+    "",
+    ",",
+    "unknown",
+    "1.2.3.4:80",
+    "[::1]:1",
+    "\x00",
+    "x" * 5000,
+    "::ffff:1.2.3.4, , ,",
+    "1.2.3.4\t",
+    "fe80::1%eth0",
+]
+
+
+def test_a_proxy_that_talks_nonsense_breaks_nothing(start: Start) -> None:
     """S07: any X-Forwarded-For has an answer that is no server error."""
     node = start(trusted_proxies="127.0.0.1", max_connections_per_address=1000)
-    for way in WAYS:
-        answer = ask(node.port, request("GET", PATH, X_Forwarded_For=value), way)
-        assert answer is None or answer.status in (200, 400), answer
+    for value in NONSENSE:
+        for way in WAYS:
+            answer = ask(node.port, request("GET", PATH, X_Forwarded_For=value), way)
+            assert answer is None or answer.status in (200, 400), (value, answer)

@@ -18,9 +18,8 @@ from tests.threats.mutations import mutants, seeds
 from tests.threats.neighbours import Neighbours
 from tests.threats.process_facts import cpu_share, descriptors, rss_bytes
 from tests.threats.tokens import bearer, signed
-from tests.threats.wire import answered, request
+from tests.threats.wire import FIRST, answered, request
 
-HEALTH = request("GET", "/health")
 TOGETHER = 48
 PATIENCE_SECONDS = 6
 
@@ -35,9 +34,8 @@ class Shot:
     def __init__(self, port: int, number: int, payload: bytes) -> None:
         self.payload = payload
         self.rude = number % 5 == 4
-        # Every second request is a later one on a kept-alive connection, so that it meets the HTTP server and not the
-        # door.
-        self.sent = (HEALTH if number % 2 else b"") + payload
+        # A third each: first of a connection, behind a plain page, behind a publish. Different code reads them.
+        self.sent = (b"", FIRST["later"], FIRST["published"])[number % 3] + payload
         self.answer = b""
         self.begun = time.monotonic()
         self.socket = socket.create_connection(("127.0.0.1", port))

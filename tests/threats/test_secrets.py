@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.harness.process import TOKEN_SECRET, Node
 from tests.threats.conftest import ORIGIN, finish
 from tests.threats.tokens import EVERYTHING, bearer, signed
-from tests.threats.wire import WAYS, Wire, ask, request
+from tests.threats.wire import FIRST, WAYS, Wire, ask, request
 
 PATH = "/channels/main/events"
 CANARY = "CANARYx7Qz"
@@ -67,7 +67,7 @@ def accidents(port: int, token: str) -> None:
         + token.encode()
         + b"\xff\r\n\r\n",
     ):
-        for prefix in (b"", request("GET", "/health")):
+        for prefix in (b"", *FIRST.values()):
             connection = Wire(port)
             connection.send(prefix + raw)
             connection.close()

@@ -13,7 +13,7 @@ from tests.threats.conftest import Start
 from tests.threats.crowd import Crowd
 from tests.threats.neighbours import Neighbours
 from tests.threats.process_facts import cpu_share, descriptors, rss_bytes
-from tests.threats.wire import Wire, answered, request
+from tests.threats.wire import FIRST, Wire, answered, request
 
 MIB = 1 << 20
 OPEN = request("GET", "/channels/main/events", Accept="text/event-stream")
@@ -93,7 +93,7 @@ def test_surplus_bytes_then_a_goodbye_leave_nothing_behind(start: Start) -> None
 
 def test_surplus_bytes_alone_end_the_stream_by_both_ways_in(open_node: Node) -> None:
     """S04: bytes after the request end the stream, also if they come in the same packet."""
-    for prefix in (b"", request("GET", "/health")):
+    for prefix in (b"", *FIRST.values()):
         for surplus in (b"x", b"\r\n\r\n", request("GET", "/health")):
             with (
                 Crowd(open_node.port, 1, prefix + OPEN + surplus) as together,

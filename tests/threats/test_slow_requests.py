@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.harness.process import Node, wait_until
@@ -9,13 +11,13 @@ from tests.threats.conftest import Start
 from tests.threats.crowd import Crowd
 from tests.threats.neighbours import Neighbours
 from tests.threats.process_facts import cpu_share, descriptors, rss_bytes
-from tests.threats.wire import Wire, answered, request
+from tests.threats.wire import FIRST, WAYS, Wire, answered, ask, request
 
 MIB = 1 << 20
 HEAD = b" /channels/main/events HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HEALTH = request("GET", "/health")
-TRICKLED = (b"GET" + HEAD, b"POST" + HEAD, HEALTH + b"GET" + HEAD)
-SILENT = (b"", HEALTH)
+TRICKLED = (b"GET" + HEAD, b"POST" + HEAD, HEALTH + b"GET" + HEAD, FIRST["published"] + b"POST" + HEAD)
+SILENT = (b"", HEALTH, FIRST["published"])
 
 
 def test_trickled_headers_are_cut_off_in_time(start: Start) -> None:
@@ -23,11 +25,11 @@ def test_trickled_headers_are_cut_off_in_time(start: Start) -> None:
     neighbours notice nothing.
     """
     node = start(header_seconds=2)
-    before = len(descriptors(node.pid))
-    with Neighbours(node.port), Crowd(node.port, 120, lambda i: SILENT[i % 2]) as silent:
-        with Crowd(node.port, 180, lambda i: TRICKLED[i % 3]) as trickling:
+    before, begin = len(descriptors(node.pid)), time.monotonic()
+    with Neighbours(node.port), Crowd(node.port, 120, lambda i: SILENT[i % 3]) as silent:
+        with Crowd(node.port, 180, lambda i: TRICKLED[i % 4]) as trickling:
             trickling.wait_closed(2 + 2, trickle=b"a")
-        silent.wait_closed(0.5)
+        silent.wait_closed(begin + 2 + 2 - time.monotonic())
     wait_until(lambda: len(descriptors(node.pid)) <= before, 3, "descriptors back at their number before")
     assert cpu_share(node.pid, 0.5) < 0.1
 
@@ -92,18 +94,12 @@ def _pour(node: Node, framing: str, count: int) -> list[int | None]:
 def test_an_endless_request_head_is_refused(open_node: Node) -> None:
     """S01, S11: a head of a megabyte, in one line or in many, gets 4xx or a hang-up, by both ways in."""
     before = rss_bytes(open_node.pid)
-    for way in ("first", "later"):
+    for way in WAYS:
         for head in (
             b"GET /channels/main/events?topic=" + b"a" * MIB,
             b"GET /channels/main/events HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * MIB,
             b"GET /channels/main/events HTTP/1.1\r\nHost: x\r\n" + b"X-Many: a\r\n" * 100_000,
         ):
-            connection = Wire(open_node.port)
-            if way == "later":
-                connection.send(request("GET", "/health"))
-                connection.answer()
-            connection.send(head)
-            answer = connection.answer()
-            connection.close()
+            answer = ask(open_node.port, head, way)
             assert answer is None or answer.status in (400, 414, 431), answer
     assert rss_bytes(open_node.pid) - before < 10_000_000

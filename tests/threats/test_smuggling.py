@@ -157,9 +157,7 @@ def run(node: Node, name: str, way: str) -> list[int]:
     """Send one case, say goodbye, and read to the end; the statuses of all answers to it."""
     connection = Wire(node.port)
     try:
-        if way == "later":
-            connection.send(request("GET", "/health"))
-            assert connection.answer() is not None
+        connection.come_in(way)
         connection.send(CASES[name])
         connection.socket.shutdown(1)
         text = connection.rest()
@@ -243,9 +241,7 @@ def test_a_malformed_request_is_refused_and_the_connection_ended(open_node: Node
     for path in (b"/channels/main/events", b"/health"):
         raw = MALFORMED[name].replace(b"%s", path)
         connection = Wire(open_node.port)
-        if way == "later":
-            connection.send(request("GET", "/health"))
-            assert connection.answer() is not None
+        connection.come_in(way)
         connection.send(raw)
         try:
             answer = connection.answer()

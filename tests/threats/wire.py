@@ -1,7 +1,8 @@
 """Raw client connections for tests of attacks: what is sent is exactly what is written, and answers are read strictly.
 
-`Wire` is one connection; `ask` sends one request by either way in: as the first of a connection (which the front door
-sees) or as a later one on a kept-alive connection (which the HTTP server behind it sees). Must know nothing of the
+`Wire` is one connection; `ask` sends one request by one of the ways in: as the first of a connection (which the front
+door sees), as a later one behind a plain page, or as a later one behind a publish (on kept-alive connections, which
+other code of the server may read). Must know nothing of the
 server but HTTP/1.1.
 """
 
@@ -13,7 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-WAYS = ("first", "later")
+import jwt
+
+from tests.harness.process import TOKEN_SECRET
+
+WAYS = ("first", "later", "published")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,18 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
+FIRST = {
+    "later": request("GET", "/health"),
+    "published": request(
+        "POST",
+        "/channels/main/events",
+        b'{"topic": "way in"}',
+        Content_Type="application/json",
+        Authorization=f"Bearer {jwt.encode({'mercure': {'publish': ['way in']}}, TOKEN_SECRET)}",
+    ),
+}
+
+
 class Wire:
     """One raw connection with a deadline on every read."""
 
@@ -58,6 +75,13 @@ class Wire:
         """Send all; a peer that has already hung up is no error, what it answered is still read."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
+
+    def come_in(self, way: str) -> None:
+        """Have a first request served, if that is the way."""
+        if way != "first":
+            self.send(FIRST[way])
+            answer = self.answer()
+            assert answer is not None and answer.status == 200, answer
 
     def _more(self) -> bool:
         try:
@@ -118,13 +142,10 @@ class Wire:
 
 @contextlib.contextmanager
 def wire(port: int, way: str = "first", *, source: str = "127.0.0.1", seconds: float = 5) -> Iterator[Wire]:
-    """A connection that has served nothing yet (`first`) or one request (`later`)."""
+    """A connection that has served nothing yet (`first`), a plain page (`later`) or a publish (`published`)."""
     connection = Wire(port, source=source, seconds=seconds)
     try:
-        if way == "later":
-            connection.send(request("GET", "/health"))
-            answer = connection.answer()
-            assert answer is not None and answer.status == 200
+        connection.come_in(way)
         yield connection
     finally:
         connection.close()

@@ -27,7 +27,15 @@ class Case:
 
 def _case(row: dict[str, Any]) -> Case:
     events = [Dispatched(*event) for event in row["events"]]
-    return Case(row["rule"], row["name"], row["stream"].encode("latin-1"), events, row["last_event_id"], row["retry_ms"], row["ours"])
+    return Case(
+        row["rule"],
+        row["name"],
+        row["stream"].encode("latin-1"),
+        events,
+        row["last_event_id"],
+        row["retry_ms"],
+        row["ours"],
+    )
 
 
 CASES = [_case(row) for row in json.loads(Path(__file__).with_name("corpus.json").read_text())]

@@ -133,7 +133,9 @@ def test_the_frame_of_a_trailing_lf_has_an_empty_last_line() -> None:
 
 
 @pytest.mark.parametrize("field", ["type", "id"])
-@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\r\ndata: x", "a\0b", "\n", "a\x7f", "a\x85", "a\u200b", "a\ufeff", "a\u2066"])
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\rb", "a\r\ndata: x", "a\0b", "\n", "a\x7f", "a\x85", "a\u200b", "a\ufeff", "a\u2066"]
+)
 def test_a_type_or_id_that_could_forge_a_field_is_refused(field: str, text: str) -> None:
     """E08, E09: no line ends, NUL, control or format characters in a type or an id."""
     with pytest.raises(InvalidEvent) as refusal:

@@ -29,12 +29,26 @@ def event_or_none(**fields: Any) -> Event | None:
 EVENTS = st.builds(
     event_or_none,
     data=ANY_TEXT,
-    type=st.none() | st.text(alphabet=st.characters(exclude_categories=["Cc", "Cf", "Cs"]), min_size=1, max_size=20) | ANY_TEXT,
+    type=st.none()
+    | st.text(alphabet=st.characters(exclude_categories=["Cc", "Cf", "Cs"]), min_size=1, max_size=20)
+    | ANY_TEXT,
     id=st.none() | ANY_TEXT,
     retry_ms=st.none() | st.integers(-10, 20_000_000),
 )
 
-PIECES = [b"data: a\n", b"id: 1\n", b"event: x\n", b"retry: 1\n", b"\n", b":\n", b":x\n", b"x\n", b"\r", b"\xef\xbb\xbf", b"\xff"]
+PIECES = [
+    b"data: a\n",
+    b"id: 1\n",
+    b"event: x\n",
+    b"retry: 1\n",
+    b"\n",
+    b":\n",
+    b":x\n",
+    b"x\n",
+    b"\r",
+    b"\xef\xbb\xbf",
+    b"\xff",
+]
 STREAMS = st.lists(st.sampled_from(PIECES)).map(b"".join)
 
 
@@ -68,7 +82,11 @@ def test_an_accepted_event_arrives_once_and_whole(event: Event | None, event_id:
     assert parser.retry_ms == event.retry_ms
 
 
-@given(st.lists(st.tuples(EVENTS, IDS, st.sampled_from(["", "comment", "cursor"])), max_size=8), st.sampled_from(Encoding), st.data())
+@given(
+    st.lists(st.tuples(EVENTS, IDS, st.sampled_from(["", "comment", "cursor"])), max_size=8),
+    st.sampled_from(Encoding),
+    st.data(),
+)
 def test_frames_and_heartbeats_in_any_order_and_grouping_arrive_in_order(
     sent: list[tuple[Event | None, str, str]], encoding: Encoding, draw: st.DataObject
 ) -> None:
@@ -94,7 +112,9 @@ def test_frames_and_heartbeats_in_any_order_and_grouping_arrive_in_order(
 
 
 @given(st.lists(st.tuples(EVENTS, IDS), min_size=1, max_size=4), st.data())
-def test_an_early_end_and_a_resume_lose_and_repeat_nothing(sent: list[tuple[Event | None, str]], draw: st.DataObject) -> None:
+def test_an_early_end_and_a_resume_lose_and_repeat_nothing(
+    sent: list[tuple[Event | None, str]], draw: st.DataObject
+) -> None:
     """E12, E20: cut anywhere; what the cursor says is missing is exactly what was not dispatched."""
     events = {f"{number}": event for number, (event, _) in enumerate(sent) if event is not None}
     frames = [encode(event, event_id) for event_id, event in events.items()]

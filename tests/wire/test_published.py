@@ -41,7 +41,10 @@ class Reading:
     """One stream of each endpoint, read strictly; `next_of` gives the next published event of one."""
 
     def __init__(self, node: Node) -> None:
-        self.streams = {path: Stream(node.port, path, seconds=20) for path in (f"{HUB}?topic=published", f"{CHANNEL}?topic=published")}
+        self.streams = {
+            path: Stream(node.port, path, seconds=20)
+            for path in (f"{HUB}?topic=published", f"{CHANNEL}?topic=published")
+        }
         self.parsers = {path: StrictParser() for path in self.streams}
 
     def next_of(self, path: str) -> tuple[str, str, str]:
@@ -82,7 +85,9 @@ def test_a_lone_surrogate_in_json_is_refused(shared_node: Node, field: str, text
 
 def test_a_surrogate_inside_a_json_value_arrives_as_text_or_not_at_all(shared_node: Node, reading: Reading) -> None:
     """E01: data that is no string goes out as JSON, where an escape is legal."""
-    status, _, body = shared_node.request("POST", CHANNEL, '{"topic": "published", "data": {"a": "\\ud800"}}', Content_Type=JSON)
+    status, _, body = shared_node.request(
+        "POST", CHANNEL, '{"topic": "published", "data": {"a": "\\ud800"}}', Content_Type=JSON
+    )
     if status == 200:
         assert json.loads(reading.next_of(CHANNEL)[1]) == {"a": "\ud800"}
     else:
@@ -91,7 +96,19 @@ def test_a_surrogate_inside_a_json_value_arrives_as_text_or_not_at_all(shared_no
 
 @pytest.mark.parametrize(
     "data",
-    ["", " ", " a", "\ufeffa", "a\n", "\n\n", "a\u2028b\u0085c\x0b\x0c\x1cd", "a\0b", ": a\nid: 1\ndata: b", "é☃\U0001f680", "x" * 70_000],
+    [
+        "",
+        " ",
+        " a",
+        "\ufeffa",
+        "a\n",
+        "\n\n",
+        "a\u2028b\u0085c\x0b\x0c\x1cd",
+        "a\0b",
+        ": a\nid: 1\ndata: b",
+        "é☃\U0001f680",
+        "x" * 70_000,
+    ],
 )
 def test_data_arrives_unchanged(shared_node: Node, reading: Reading, data: str) -> None:
     """E02, E04, E05, E07, E16: by form and by JSON."""
@@ -143,7 +160,9 @@ def test_a_field_that_is_not_utf_8_is_refused(shared_node: Node, field: str) -> 
     assert_refused(post_form(shared_node, **{field: b"a\xff"}), 400, field)
 
 
-@pytest.mark.parametrize("name", ["open", "error", "hello", "gap", "heartbeat", "draining", "max_age", "auth_expired", "finished"])
+@pytest.mark.parametrize(
+    "name", ["open", "error", "hello", "gap", "heartbeat", "draining", "max_age", "auth_expired", "finished"]
+)
 def test_a_reserved_type_is_refused(shared_node: Node, name: str) -> None:
     """E08."""
     assert_refused(post_form(shared_node, type=name), 400, "type")
@@ -227,7 +246,11 @@ def test_whatever_is_accepted_arrives_as_exactly_one_event(
     status, body = post_form(shared_node, data=data, **fields)
     if status != 200:
         assert status == 400
-        assert not all(is_safe(value) and value for value in fields.values()) or set(fields.values()) & {"earliest"} or "#" in str(event_id)
+        assert (
+            not all(is_safe(value) and value for value in fields.values())
+            or set(fields.values()) & {"earliest"}
+            or "#" in str(event_id)
+        )
         return
     expected = data.replace("\r\n", "\n").replace("\r", "\n")
     assert reading.next_of(HUB) == (kind or "message", expected, body.decode())

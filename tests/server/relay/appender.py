@@ -1,7 +1,7 @@
 """A process that publishes to a log until it is killed, and tells on its output what was acknowledged.
 
-One line per thing that a client could know, written at once: `ack KEY ID ID …` after an append returned, `mark POSITION` after a cursor was given out.
-Run as `python -m tests.server.relay.appender PATH ROUND`.
+One line per thing that a client could know, written at once: `ack KEY ID ID …` after an append returned, `mark
+POSITION` after a cursor was given out. Run as `python -m tests.server.relay.appender PATH ROUND`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the relay tests stand on: a clock that is moved by hand, a catcher of deliveries, and a loop to run coroutines on."""
+"""What the relay tests stand on: a clock that is moved by hand, a catcher of deliveries, a loop for coroutines."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ async def started(relay: Relay, channel: str = "main", retention: Retention = UN
 async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10) -> None:
     """Poll until `condition` comes true."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the condition is a file's or a thread's
             await asyncio.sleep(0.005)

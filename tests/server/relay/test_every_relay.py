@@ -180,7 +180,9 @@ def test_find_returns_the_entries_with_a_publishers_own_id(make_relay: MakeRelay
         assert list(await relay.find("main", appended.ids[1])) == []
         assert list(await relay.find("main", "nobody's")) == []
         await relay.append("main", [event(str(number), "often") for number in range(150)], None)
-        assert [entry.event.data for entry in await relay.find("main", "often")] == [str(number) for number in range(100)]
+        assert [entry.event.data for entry in await relay.find("main", "often")] == [
+            str(number) for number in range(100)
+        ]
         await relay.close()
 
     run(main())
@@ -215,7 +217,11 @@ def test_a_log_keeps_at_most_the_bytes_of_frames_it_may(make_relay: MakeRelay) -
     run(main())
 
 
-def test_a_log_drops_what_is_over_age_without_a_new_publish(make_relay: MakeRelay) -> None:
+def test_a_log_drops_what_is_over_age_without_a_new_publish(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
+
     async def main() -> None:
         clock = Clock()
         relay = make_relay(clock)

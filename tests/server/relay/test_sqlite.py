@@ -1,4 +1,4 @@
-"""`sqlite:` as a log that outlives its process: what is there after a restart, how appends share transactions, what reads see."""
+"""`sqlite:` as a log that outlives its process: what a restart finds, how appends share commits, what reads see."""
 
 from __future__ import annotations
 
@@ -191,7 +191,9 @@ def test_appends_of_one_turn_and_of_one_commit_share_transactions(path: Path, mo
         gate.opened.set()
         await asyncio.gather(*appends)
         assert gate.calls == relay.state()["transactions"] == 2
-        assert delivered.data == [f"first {number}" for number in range(10)] + [f"then {number}" for number in range(30)]
+        assert delivered.data == [f"first {number}" for number in range(10)] + [
+            f"then {number}" for number in range(30)
+        ]
         await relay.close()
 
     run(main())
@@ -253,9 +255,7 @@ def test_a_publisher_that_goes_away_leaves_its_events(path: Path) -> None:
     run(main())
 
 
-def test_too_many_waiting_publishes_are_refused(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_waiting_publishes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
     monkeypatch.setattr("server.relay.waiting.MAX_WAITING_EVENTS", 10)
 
@@ -354,7 +354,17 @@ def test_a_slice_of_large_events_is_bounded_by_bytes(path: Path) -> None:
 
 
 def test_data_of_any_characters_comes_back_as_it_was(path: Path) -> None:
-    texts = ["", "\x00", 'a"b\\c', "\x1f\x7f\x85\u2028\u2029", "\U0001f600 ü", "\ufeff", "a\r\nb\rc\n", "{}[]'", "\ufffd\uffff"]
+    texts = [
+        "",
+        "\x00",
+        'a"b\\c',
+        "\x1f\x7f\x85\u2028\u2029",
+        "\U0001f600 ü",
+        "\ufeff",
+        "a\r\nb\rc\n",
+        "{}[]'",
+        "\ufffd\uffff",
+    ]
 
     async def main() -> None:
         relay = make(path)
@@ -387,7 +397,9 @@ def damage(path: Path, text: bytes, by: Callable[[bytes], bytes]) -> None:
     path.write_bytes(whole.replace(text, by(text)))
 
 
-@pytest.mark.parametrize("flip", [lambda text: b"?" + text[1:], lambda text: b"\xff" + text[1:], lambda text: b'"' + text[1:]])
+@pytest.mark.parametrize(
+    "flip", [lambda text: b"?" + text[1:], lambda text: b"\xff" + text[1:], lambda text: b'"' + text[1:]]
+)
 def test_a_damaged_row_is_a_gap_and_not_a_lie(
     path: Path, flip: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:

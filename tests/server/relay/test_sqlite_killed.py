@@ -1,4 +1,4 @@
-"""A process killed with SIGKILL at any point loses nothing that it acknowledged, and its log goes on as if nothing had been."""
+"""A process killed with SIGKILL at any point loses nothing that it acknowledged, and its log goes on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
 
     async def look(number: int) -> None:
         nonlocal known
-        # The clock of the one that takes over is an hour behind: only what is on disk keeps positions above the clients' cursors.
+        # The clock of the one that takes over is an hour behind: only what is on disk keeps positions above the
+        # clients' cursors.
         relay = SqliteRelay(str(path), "NORMAL", 3600, 100_000, Clock(time.time() - 3600))
         delivered = await started(relay)
         entries = await read_all(relay)
