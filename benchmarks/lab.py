@@ -68,6 +68,8 @@ class Lab:
         """One run of the load generator against `server`."""
         common = {"pids": ",".join(map(str, server.pids()))} | server.options()
         run = run_storm(self.programs.storm, self.cores[1], server.name, label, common | options)
+        if not run["memory_before_kb"]:
+            raise StormError(f"{label}: the process that should be measured was not there")
         lost = f" LOST {run.losses}" if run.losses else ""
         self.say(f"    {server.name:10} {label}: {run['delivered']:,.0f} delivered{lost}")
         return run

@@ -58,12 +58,7 @@ def _bars(axes: Axes, figures: Figures, metric: str, title: str, unit: str, *, l
     axes.grid(visible=False, axis="y")
     axes.set_title(title)
     axes.set_xlabel(unit + (", logarithmic" if log else ""))
-    if log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xlim(right=max(medians) * 6)
-    else:
-        axes.set_xlim(right=max(medians) * 1.22)
+    _scale(axes, max(medians), log=log)
     for row, spread in zip(rows, spreads, strict=True):
         axes.annotate(
             figure(spread["median"]),
@@ -72,6 +67,16 @@ def _bars(axes: Axes, figures: Figures, metric: str, title: str, unit: str, *, l
             textcoords="offset points",
             va="center",
         )
+
+
+def _scale(axes: Axes, longest: float, *, log: bool) -> None:
+    """Room for the figure at the end of the longest bar."""
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlim(right=longest * 6)
+    else:
+        axes.set_xlim(right=longest * 1.22)
 
 
 def draw_cost(result: dict[str, Any]) -> Figure:
@@ -141,7 +146,7 @@ def draw_latency(result: dict[str, Any]) -> Figure:
     """Percentiles from publish to receipt."""
     figures = _figures(result, "latency")
     shares = ("p50", "p90", "p99", "p999", "max")
-    picture, axes = pyplot.subplots(figsize=(7, 3.8))
+    picture, axes = pyplot.subplots(figsize=(8.6, 3.8))
     for name in (name for name in SERVERS if name in figures):
         values = [figures[name][f"latency_{share}_ms"]["median"] for share in shares]
         axes.plot(
@@ -157,7 +162,7 @@ def draw_latency(result: dict[str, Any]) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set(ylabel="ms, logarithmic")
     axes.set_title("Publish to receipt, 100 readers, 50 events/s")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return picture
 
 

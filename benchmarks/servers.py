@@ -187,6 +187,10 @@ class Nchan(Server):
         (master,) = super().pids()
         return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
+    def is_ready(self) -> bool:
+        # The master listens before it has a worker, and it is the worker that is measured.
+        return super().is_ready() and bool(self.pids())
+
     def options(self) -> dict[str, object]:
         return {"to": f"127.0.0.1:{self.port}", "path": "/events?topic=b", "publish_path": "/publish?topic=b"}
 

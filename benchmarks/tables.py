@@ -107,6 +107,23 @@ def throughput(result: dict[str, Any]) -> str:
     )
 
 
+SERIES = ("scaling", "relay_cost", "distinct_filters", "stalled_readers")
+
+
+def series(result: dict[str, Any]) -> str:
+    """The medians of the scenarios that compare a server with itself."""
+    parts = []
+    for name in (name for name in SERIES if name in result["outcomes"]):
+        outcome = result["outcomes"][name]
+        metrics = list(dict.fromkeys(metric for figures in outcome["figures"].values() for metric in figures))
+        rows = [
+            [label, *(figure(figures[metric]["median"]) if metric in figures else "–" for metric in metrics)]
+            for label, figures in outcome["figures"].items()
+        ]
+        parts.append(_table([outcome["title"], *(metric.replace("_", " ") for metric in metrics)], rows))
+    return "\n\n".join(parts)
+
+
 def _notes(result: dict[str, Any]) -> str:
     lines = [f"- {outcome['title']}: {note}" for outcome in result["outcomes"].values() for note in outcome["notes"]]
     return "\n".join(lines) or "- none"
@@ -129,6 +146,8 @@ def as_markdown(result: dict[str, Any]) -> str:
             comparison(result),
             "### Throughput",
             throughput(result),
+            "### Ringcast beside itself",
+            series(result),
             "### Notes",
             _notes(result),
         ]

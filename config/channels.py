@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
 from config.fields import (
-    CHANNEL_NAME,
     Bytes,
     Events,
     Group,
@@ -27,6 +26,7 @@ from config.fields import (
     ShortSeconds,
     setting,
 )
+from config.names import CHANNEL_NAME
 
 # EventSource fires the first two itself; the others are the server's own events with another meaning.
 _TAKEN_EVENTS = frozenset({"open", "error", "message", "gap", "heartbeat"})

@@ -6,7 +6,6 @@ the reference (config/reference.py) and the code cannot disagree. Cost: import t
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -19,8 +18,6 @@ GIB = 1024 * MIB
 YEAR_SECONDS = 366 * 86_400
 MAX_COUNT = 10**12
 MAX_BYTES = 2**50
-
-CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
 HeartbeatStyle = Literal["comment", "event", "cursor"]
 LagPolicy = Literal["gap", "disconnect"]

@@ -25,9 +25,9 @@ def parse_form(text: bytes) -> list[tuple[str, bytes]]:
     return fields
 
 
-def parse_query(text: str) -> list[tuple[str, str]]:
-    """Name and value of each query parameter, in order. Raises Refused for what is not UTF-8."""
-    return [(name, decoded(name, value)) for name, value in parse_form(text.encode("latin-1"))] if text else []
+def parse_query(text: str) -> list[tuple[str, bytes]]:
+    """Name and bytes of each query parameter, in order. Raises Refused for a name that is not UTF-8."""
+    return parse_form(text.encode("latin-1", "replace")) if text else []
 
 
 def unescaped(value: bytes) -> bytes:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from handlers.answers import Refused, bad, missing_token
-from handlers.fields import parse_query
+from handlers.fields import decoded, parse_query
 from handlers.rooms import MERCURE_PATH, Rooms
 from server.auth import ANONYMOUS
 from server.exchange import Request
@@ -42,17 +42,17 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
     last = 0
     for name, value in parse_query(query):
         if name == "topic":
-            topics.append(_selector(name, value, template=True))
+            topics.append(_selector(name, decoded(name, value), template=True))
         elif mercure and name[:5].lower() == "match":
             if name not in ("match", "match_exact"):
                 raise bad(name, "is not a matcher that is supported: use match or match_exact")
-            topics.append(_selector(name, value, template=False))
-        elif name in CURSOR_NAMES:
-            cursors.setdefault(name, value)
+            topics.append(_selector(name, decoded(name, value), template=False))
+        elif name in CURSOR_NAMES:  # a cursor may be anything; what is not UTF-8 is found nowhere
+            cursors.setdefault(name, value.decode("utf-8", "replace"))
         elif name == "type" and not mercure:
-            types.append(value)
+            types.append(decoded(name, value))
         elif name == "last" and not mercure:
-            last = _last(value)
+            last = _last(decoded(name, value))
         if len(topics) > MAX_SELECTORS or len(types) > MAX_SELECTORS:
             raise bad(name, f"at most {MAX_SELECTORS}")
     if mercure and not topics:

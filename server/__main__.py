@@ -39,6 +39,7 @@ from server.commands.publish import publish
 from server.commands.tail import tail
 from server.commands.token import token
 from server.door import Door
+from server.keys import InvalidKey
 from server.logs import configure, get_logger
 from server.node import Limits, Node
 from server.peers import Peers
@@ -115,10 +116,14 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.node = Node(make_relay(settings), lambda name: policy_of(settings, name), make_limits(settings))
+        try:
+            self.authenticator = Authenticator(settings)
+        except InvalidKey as error:
+            raise StartError(str(error)) from None
         rooms = Rooms(
             self.node.hub,
             self.node.admission,
-            Authenticator(settings),
+            self.authenticator,
             Origins(settings.allowed_origins),
             Peers(settings.trusted_proxies),
             lambda name: policy_of(settings, name),
@@ -152,6 +157,7 @@ class Server:
         """Everything up, then listen. Raises StartError."""
         settings = self.settings
         names = dict.fromkeys([MAIN, *([host_source.CHANNEL] if settings.host_source else []), *settings.channels])
+        await self.authenticator.keys.start()
         try:
             await self.node.start(list(names))
         except RelayUnavailable as error:
@@ -201,6 +207,7 @@ class Server:
                 await self.http.close_all_connections()
         except TimeoutError:
             log.warning("http_connections_left")
+        await self.authenticator.keys.stop()
         await self.node.stop()
         if self.settings.socket:
             os.unlink(self.settings.socket)

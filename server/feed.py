@@ -53,7 +53,11 @@ class Feed:
         """Put a member among those that can be written to."""
         reader.index = len(self.readers)
         self.readers.append(reader)
-        self.left = len(self.readers) if reader.cursor != self.ring.head else self.left + (self.left > 0)
+        if reader.cursor == self.ring.head:
+            self.left += self.left > 0
+        else:
+            self.left = len(self.readers)
+            self.lap_head = min(self.lap_head, reader.cursor)  # the end of this lap must not trim what it needs
 
     def leave(self, reader: Reader) -> None:
         """Take a reader out of those that can be written to (it stays a member)."""

@@ -103,7 +103,9 @@ class Opener:
             self.resumed += 1
         first = self._first_block(channel, wanted, start, mark)
         if start.found and position is not None and position >= channel.log.head:
-            position = None  # nothing to replay: live at once
+            # Nothing to replay: live at once. The cursor moves on as after any replay, whether or not events that this reader can't see were in between.
+            position = None
+            first += cursor_block(format_id(channel.epoch, mark))
         head = self.head(wanted, start)
         reader.cursor = feed.ring.head
         if position is not None:

@@ -59,6 +59,7 @@ class Ring:
     def span(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
         """The joined frames from `cursor` on, at most `max_bytes` unless the first alone is larger, and the cursor after them."""
         first = cursor - self.base
+        assert first >= 0, "a reader's frames were trimmed"
         if self.head - cursor == 1:
             return self._frames[first], self.head
         limit = self._ends[first] - len(self._frames[first]) + max_bytes

@@ -6,9 +6,9 @@ among configured keys, each of which is bound to one algorithm.
 
 The signature is PyJWT's work (its algorithm classes); the envelope is read here, because hostile envelopes are the
 usual way in: members given twice, NaN, numbers as text, deep nesting, embedded keys, and critical extensions are all
-refused. Reading it here also takes 20 us where `jwt.decode` takes 90.
+refused.
 
-Cost: 25 us for HMAC, 60 to 240 us for a public key; the caller remembers results. Nothing here grows with the number of
+Cost: 40 us for HMAC, 80 to 260 us for a public key; the caller remembers results. Nothing here grows with the number of
 tokens.
 Sources: RFC 7515, 7519, 8725 (best current practices).
 """

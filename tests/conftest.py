@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: server processes that are stopped by their id when the test ends, and Hypothesis without chance or clock."""
+"""Fixtures that all tests share: server processes that end with their test, and Hypothesis without chance or clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import settings
 from tests.harness.process import Node
 
 # No example database and no deadline: a run depends on the code alone, not on earlier runs or a busy machine.
-settings.register_profile("ringcast", derandomize=True, database=None, deadline=None, max_examples=200)
+settings.register_profile("ringcast", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("ringcast")
 
 
@@ -24,7 +24,7 @@ class StartNode(Protocol):
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[StartNode]:
-    """A factory of servers in this test's folder. All are stopped when the test ends; one that already ended is fine."""
+    """A factory of servers in this test's folder. All are killed when the test ends, if they have not ended before."""
     started: list[Node] = []
 
     def start(*, port: int | None = None, **settings: object) -> Node:
@@ -33,12 +33,13 @@ def node(tmp_path: Path) -> Iterator[StartNode]:
 
     yield start
     for server in started:
-        server.kill()
+        if server.process is not None:
+            server.kill()
 
 
 @pytest.fixture(scope="session")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """One server with default settings for tests that leave nothing behind. Use a topic of your own: others publish here too."""
+    """One server with default settings, for tests that leave no trace. Others publish here too: use own topics."""
     server = Node(tmp_path_factory.mktemp("shared-node")).start()
     yield server
     server.kill()

@@ -24,6 +24,7 @@ class Meter:
         self.reconnects = 0
         self.state = "connecting"
         self._lag_seconds: float | None = None
+        self._shown_lag_seconds: float | None = None
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
 
     def event(self, event_id: str, wall_time: float) -> None:
@@ -34,13 +35,14 @@ class Meter:
             self._lag_seconds = max(wall_time - parsed[1] / 1e6, self._lag_seconds or 0.0)
 
     def line(self, now: float) -> str:
-        """All counts, the rate until `now`, and the largest lag since the line before."""
+        """All counts, the rate until `now`, and the largest lag since the line before (or the last one known)."""
         lag, self._lag_seconds = self._lag_seconds, None
+        self._shown_lag_seconds = self._shown_lag_seconds if lag is None else lag
         parts = (
             counted(self.events, "event"),
             f"{self._rate(now):,.0f}/s",
             size(self.bytes),
-            f"lag {duration(lag)}",
+            f"lag {duration(self._shown_lag_seconds)}",
             counted(self.gaps, "gap"),
             counted(self.reconnects, "reconnect"),
             self.state,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from config.fields import CHANNEL_NAME
+from config.names import CHANNEL_NAME
 from config.problems import redact
 from server.commands.remote import InvalidAddress, Remote
 

@@ -12,7 +12,6 @@ Cost: one transaction per turn of the loop at most, whatever the number of appen
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.event import Event
+from server.logs import get_logger
 from server.relay.idempotency import Receipt
 from server.relay.positions import LEASE_US, microseconds
 from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention
@@ -49,7 +49,7 @@ CLOSED = "the log is closed"
 STOPPED = "the log has stopped"
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+logger = get_logger("relay")
 
 
 @dataclass(slots=True)
@@ -127,10 +127,12 @@ class SqliteRelay:
             raise RelayUnavailable(self._refusing)
         opened = await self._ask(self._writer, partial(self._log_writer.open, channel, retention))
         log = self._logs.setdefault(channel, opened)
-        entries: list[Entry] = []
-        if recent > 0 and log.newest:
-            entries = await self._ask(self._reader, partial(self._log_reader.newest, log, log.newest, recent))
-        return LogState(log.epoch, log.floor, entries)
+        if recent <= 0 or not log.newest:
+            return LogState(log.epoch, log.floor, [])
+        found = await self._ask(self._reader, partial(self._log_reader.newest, log, log.newest, recent))
+        # Fewer than were asked for mean that there are no more after the floor: so it is where they begin.
+        floor = found.entries[0].position - 1 if found.is_cut else 0
+        return LogState(log.epoch, max(log.floor, floor), found.entries)
 
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         if self._refusing is not None:
@@ -230,7 +232,6 @@ class SqliteRelay:
             self._not_written(batch, outcomes)
             return
         self._transactions += 1
-        self._works()
         delivered = _by_log(batch.pending, outcomes)
         for log in batch.logs:
             log.newest = delivered[log][-1].position if log in delivered else log.newest
@@ -250,7 +251,7 @@ class SqliteRelay:
         if isinstance(error, WorkerStopped):
             refused = RelayUnavailable(STOPPED)
         elif refused is not error:
-            _log.error("a transaction of the log failed", exc_info=error)
+            logger.error("transaction_failed", exc_info=error)
         self._failed(refused.reason)
         for wait in batch.pending:
             if not wait.answer.done():
@@ -261,7 +262,7 @@ class SqliteRelay:
         try:
             self._deliver(log.name, entries)
         except Exception:
-            _log.exception("delivery of %d events on channel %s failed", len(entries), log.name)
+            logger.exception("delivery_failed", channel=log.name, events=len(entries))
 
     async def _settle(self) -> None:
         """Wait until nothing is in flight or waiting."""
@@ -283,19 +284,23 @@ class SqliteRelay:
         self._tidy_timer = self._loop.call_later(seconds, self._tidy)
 
     def _tidy(self) -> None:
-        self._writer.submit(partial(self._log_writer.tidy, self._fault is not None), self._tidied)
+        probing = self._fault is not None
+        self._writer.submit(partial(self._log_writer.tidy, probing), partial(self._tidied, probing))
 
-    def _tidied(self, outcome: Tidied | Exception) -> None:
+    def _tidied(self, probing: bool, outcome: Tidied | Exception) -> None:
         if self._refusing is not None:
             return
         if isinstance(outcome, RelayUnavailable):
             self._failed(outcome.reason)
         elif isinstance(outcome, Exception):
-            _log.error("tidying the log failed", exc_info=outcome)
+            logger.error("tidying_failed", exc_info=outcome)
         else:
-            self._works()
             if outcome.wrote:
                 self._checkpoints.wrote(0)
+            if probing:
+                # Only here, and not after a small append that found room: once a second at most, so nothing flaps.
+                self._fault = None
+                logger.warning("log_takes_events")
         self._checkpoints.tick()
         again = isinstance(outcome, Tidied) and outcome.more
         self._plan_tidy(0.0 if again else TIDY_SECONDS)
@@ -303,14 +308,9 @@ class SqliteRelay:
     def _empty_wal(self) -> None:
         self._writer.submit(self._log_writer.empty_wal, _ignore)
 
-    def _works(self) -> None:
-        if self._fault is not None:
-            _log.warning("the log takes events again")
-        self._fault = None
-
     def _failed(self, reason: str) -> None:
         if self._fault != reason:
-            _log.error("the log refuses events: %s", reason)
+            logger.error("log_refuses_events", reason=reason)
         self._fault = reason
 
     def _stalled(self) -> str | None:
@@ -319,7 +319,7 @@ class SqliteRelay:
         return "the disk does not answer" if late else None
 
     def _thread_died(self, purpose: str, fault: BaseException | None) -> None:
-        _log.critical("the log's thread for %s has died; the log refuses events", purpose, exc_info=fault)
+        logger.critical("log_thread_died", purpose=purpose, exc_info=fault)
         self._refusing = STOPPED
         self._idle.set()
 

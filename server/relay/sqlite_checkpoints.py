@@ -13,11 +13,11 @@ Cost: two fsyncs per second and per 4 MiB, off the loop and off the writer.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 
+from server.logs import get_logger
 from server.relay.sqlite_file import LogFile, checkpoint
 from server.relay.worker import Worker, WorkerStopped
 
@@ -26,7 +26,7 @@ WAL_MOST_BYTES = 32 << 20
 # A commit writes some whole pages, whatever its size.
 _COMMIT_BYTES = 8 << 10
 
-_log = logging.getLogger(__name__)
+logger = get_logger("relay")
 
 
 class Checkpoints:
@@ -69,7 +69,7 @@ class Checkpoints:
                 self._empty()
         elif not isinstance(outcome, WorkerStopped):
             # The commits tell of a disk that fails; a checkpoint is tried again.
-            _log.debug("a checkpoint failed: %s", outcome)
+            logger.debug("checkpoint_failed", error=str(outcome))
 
     def _died(self, fault: BaseException | None) -> None:
-        _log.critical("the log's thread for checkpoints has died; the write-ahead log will grow", exc_info=fault)
+        logger.critical("log_thread_died", purpose="checkpoints", exc_info=fault)

@@ -11,13 +11,13 @@ Sources: sqlite.org/wal.html, /pragma.html, /fileformat2.html; flock(2), fcntl_l
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from server.ids import new_epoch
+from server.logs import get_logger
 from server.relay.protocol import RelayUnavailable
 from server.relay.sqlite_errors import refusal
 
@@ -55,7 +55,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-_log = logging.getLogger(__name__)
+logger = get_logger("relay")
 
 
 class LogFile:
@@ -117,7 +117,14 @@ class LogFile:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = self.connect()
         try:
-            if _is_new(connection):
+            new = _is_new(connection)
+            if new:
+                # Before anything is written, for it is part of the file's layout: free pages can be given back.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # Not only for a new file: a copy made by VACUUM INTO has lost the mode.
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                raise RelayUnavailable("this file system does not allow a write-ahead log")
+            if new:
                 _create_schema(connection)
                 _sync_folder(self.path)
             self._note_start(connection)
@@ -132,9 +139,8 @@ class LogFile:
         machine_went_down = bool(facts.get("open")) and facts.get("boot") != boot
         with durably(connection, self._synchronous):
             if machine_went_down and facts.get("synchronous") != "FULL":
-                _log.warning(
-                    "the machine went down with the log open: events may be lost, every channel begins a new epoch"
-                )
+                # Acknowledged events may be gone: no old cursor can be trusted to be complete.
+                logger.warning("machine_went_down", consequence="every channel begins a new epoch")
                 for (channel,) in connection.execute("SELECT id FROM channels").fetchall():
                     connection.execute("UPDATE channels SET epoch = ? WHERE id = ?", (new_epoch(), channel))
             for name, value in (("open", 1), ("boot", boot), ("synchronous", self._synchronous)):
@@ -195,11 +201,6 @@ def _is_new(connection: sqlite3.Connection) -> bool:
 
 
 def _create_schema(connection: sqlite3.Connection) -> None:
-    # Before anything is written: the mode is part of the file's layout. With it the file can give pages back without
-    # being rewritten.
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-        raise RelayUnavailable("this file system does not allow a write-ahead log")
     with transaction(connection):
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)

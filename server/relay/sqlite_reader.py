@@ -11,11 +11,11 @@ Cost: two statements per slice; about 10 microseconds a row, and `SLICE_BYTES` o
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from server.logs import get_logger
 from server.relay.protocol import Entry
 from server.relay.sqlite_errors import refusal
 from server.relay.sqlite_file import LogFile
@@ -29,7 +29,14 @@ FOUND_BYTES = 16 << 20
 MAX_FOUND = 100
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+logger = get_logger("relay")
+
+
+class Newest(NamedTuple):
+    """The newest entries of a log. `is_cut` is true if they are fewer than were asked for and not all there are."""
+
+    entries: list[Entry]
+    is_cut: bool
 
 
 class LogReader:
@@ -60,7 +67,7 @@ class LogReader:
                 _report(log, damage)
         return entries
 
-    def newest(self, log: StoredLog, upto: int, count: int) -> list[Entry]:
+    def newest(self, log: StoredLog, upto: int, count: int) -> Newest:
         """The last entries, oldest first; none from before a damaged row."""
         where = "channel = ? AND position <= ? ORDER BY position DESC LIMIT ?"
         rows = self._guard(lambda: self._rows(where, (log.id, upto), count, RECENT_BYTES))
@@ -71,7 +78,7 @@ class LogReader:
             except DamagedRow as damage:
                 entries.clear()
                 _report(log, damage)
-        return entries
+        return Newest(entries, is_cut=bool(entries) and len(rows) < count and len(rows) < log.events)
 
     def find(self, log: StoredLog, own_id: str, upto: int) -> list[Entry]:
         """Entries with a publisher's own id, oldest first; damaged rows are left out."""
@@ -104,4 +111,4 @@ class LogReader:
 
 def _report(log: StoredLog, damage: DamagedRow) -> None:
     log.raise_floor(damage.position)
-    _log.error("channel %s: %s; readers that pass it are told of a gap", log.name, damage)
+    logger.error("row_damaged", channel=log.name, position=damage.position)

@@ -12,7 +12,6 @@ ceiling is renewed every 5 s.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from server.event import Event
 from server.ids import new_epoch
+from server.logs import get_logger
 from server.relay.entries import make_entry
 from server.relay.idempotency import Receipt, receipt_of
 from server.relay.positions import LEASE_US, LeasedPositions, microseconds
@@ -35,7 +35,7 @@ from server.relay.sqlite_rows import Row, insert, is_one_statement, row_of
 # rule.
 _PROBE_BYTES = 256 << 10
 
-_log = logging.getLogger(__name__)
+logger = get_logger("relay")
 
 
 @dataclass(slots=True)
@@ -316,6 +316,6 @@ class LogWriter:
             checkpoint(self._connection, "TRUNCATE")
         except sqlite3.Error as error:
             # Everything acknowledged is in the log; only the tidy end is missing.
-            _log.warning("the log could not be closed in order: %s", refusal(error, self._file.path).reason)
+            logger.warning("log_not_closed_in_order", reason=refusal(error, self._file.path).reason)
         finally:
             self._connection.close()

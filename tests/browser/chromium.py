@@ -1,7 +1,7 @@
-"""Headless Chromium, driven over its DevTools protocol with Tornado's WebSocket client: pages that run scripts and give back values.
+"""Headless Chromium, driven over its DevTools protocol with Tornado's WebSocket client.
 
-`Chromium` is one browser process with a profile of its own; `Page` is a tab. Calls are synchronous: each runs the browser's own event loop until the
-answer is there. Knows nothing of event streams.
+`Chromium` is one browser process with a profile of its own; `Page` is a tab that runs scripts and gives back values.
+Calls are synchronous: each runs the browser's own event loop until the answer is there. Knows nothing of event streams.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.harness.process import wait_until
 
-# One process, no sandbox (containers forbid it), nothing that talks to the outside, no timers slowed down in the background.
+# No sandbox (containers forbid it), nothing that talks to the outside, no timers slowed down in the background.
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -53,9 +53,8 @@ class Source:
 
     def wait_for(self, kind: str, count: int = 1) -> list[tuple[str, str, str]]:
         """Wait until `kind` was seen `count` times; those."""
-        found: Any = self.page.wait(
-            f"(found => found.length >= {count} && found)({self._name}.seen.filter(event => event[0] === {json.dumps(kind)}))"
-        )
+        those = f"{self._name}.seen.filter(event => event[0] === {json.dumps(kind)})"
+        found: Any = self.page.wait(f"(found => found.length >= {count} && found)({those})")
         return [tuple(event) for event in found]
 
     def wait_id(self, event_id: str) -> None:

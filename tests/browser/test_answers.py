@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jwt
 import pytest
 
-from server.endings import ENDINGS
+from server.endings import ENDINGS, Ending
 from tests.browser.conftest import OpenPage, OpenSource
 from tests.browser.listener import CLOSED, Source
 from tests.conftest import StartNode
@@ -131,11 +131,11 @@ def test_an_expired_token_is_told_and_then_ends_it(keyed_node: Node, source: Ope
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=lambda ending: ending.code)
 def test_the_status_of_every_ending_closes_it_so_those_that_come_back_need_200(
-    shared_node: Node, page: OpenPage, one_answer: Callable[[bytes], str], ending: object
+    shared_node: Node, page: OpenPage, one_answer: Callable[[bytes], str], ending: Ending
 ) -> None:
-    """H01, H03, H05: the statuses of the table (204 among them) are final to a browser; that is why the native form of a refusal is a stream."""
-    status = getattr(ending, "status")  # noqa: B009
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: text/event-stream\r\nAccess-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n"
+    """H01, H03, H05: all (204 among them) are final to a browser, which is why it gets its refusals as a stream."""
+    fields = ["Content-Type: text/event-stream", "Access-Control-Allow-Origin: *", "Connection: close"]
+    head = "\r\n".join([f"HTTP/1.1 {ending.status} X", *fields, "", ""])
     assert_closed_for_good(Source(page(shared_node), one_answer(head.encode())))
 
 

@@ -1,4 +1,4 @@
-"""Native EventSource in Chromium against a real server: it opens, receives, and loses and repeats nothing, whatever happens to the server."""
+"""Native EventSource in Chromium: it opens, receives, and loses and repeats nothing, whatever happens to the server."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_drain_and_a_restart_on_the_same_port_bring_it_back(
 
 
 def test_an_id_only_block_moves_its_cursor(node: StartNode, source: OpenSource, tmp_path: Path) -> None:
-    """E06: heartbeats carry the cursor past what the filter did not select, so the reconnect is complete although history is gone."""
+    """E06: past what the filter did not select, so the reconnect is complete although history is gone."""
     server = node(relay=f"sqlite:{tmp_path / 'log.db'}", heartbeat_seconds=0.2, ring_events=2, retain_events=2, **QUICK)
     listener = source(server, HUB, "gap")
     [(_, _, first_id)] = listener.wait_for("hello")
@@ -114,7 +114,7 @@ def test_an_id_only_block_moves_its_cursor(node: StartNode, source: OpenSource, 
 
 
 def wait_heartbeats(server: Node, cursor: str, count: int) -> None:
-    """Wait until a reader of the same selection got `count` heartbeats at or past `cursor`: every other reader then got one at least."""
+    """Wait for `count` heartbeats at or past `cursor` on another stream: every other reader then got one at least."""
     with Stream(server.port, HUB) as beside:
         for _ in range(count):
             while ((block := beside.next_block()) is not None) and (block.data is not None or str(block.id) < cursor):

@@ -1,4 +1,4 @@
-"""Clients of other people, each made to listen on one address until it is stopped and to come back when its connection is lost.
+"""Clients of other people, each made to listen on one address until it is stopped, and to come back when it is cut off.
 
 A listener collects `events` as (type, data, id); what it knows of the format is the client's own knowledge, not ours.
 """
@@ -18,10 +18,10 @@ from typing import Any, Self
 import httpx
 import httpx_sse
 
-from tests.harness.process import ROOT, wait_until
+from tests.harness.process import wait_until
 from tests.wire.parser import StrictParser
 
-NODE_CLIENTS = Path(os.environ.get("NODE_CLIENTS", ROOT / ".cache" / "node-clients"))
+NODE_FOLDER = Path(__file__).with_name("node")
 RECONNECT_SECONDS = 0.1
 
 
@@ -81,8 +81,8 @@ class ProcessListener(Listener):
 
     process: subprocess.Popen[bytes] | None = None
 
-    def _start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=os.environ | env)
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         if self._stopping.is_set():
             self.process.terminate()
         return self.process
@@ -109,7 +109,7 @@ class Curl(ProcessListener):
 
 
 class HttpxSse(Listener):
-    """The Python package httpx-sse. It leaves reconnecting to its user, and hands out id-only blocks as events without data."""
+    """The Python package httpx-sse. It leaves reconnecting to its user, and takes an id-only block for an event."""
 
     last_event_id = ""
     _client: httpx.Client | None = None
@@ -139,14 +139,12 @@ class NodeEventSource(ProcessListener):
     def __init__(self, url: str, *types: str) -> None:
         self.types = ("hello", *types)
         self.states: list[tuple[str, Any]] = []
-        assert (NODE_CLIENTS / "node_modules" / "eventsource").is_dir(), (
-            f"eventsource is not installed in {NODE_CLIENTS}: run make setup"
-        )
+        assert (NODE_FOLDER / "node_modules" / "eventsource").is_dir(), "tests/clients/node: run npm ci there"
         super().__init__(url)
 
     def _listen_once(self) -> None:
-        script = str(Path(__file__).parent / "node" / "eventsource_client.cjs")
-        with self._start("node", script, self.url, *self.types, NODE_CLIENTS=str(NODE_CLIENTS)) as process:
+        script = str(NODE_FOLDER / "eventsource_client.cjs")
+        with self._start("node", script, self.url, *self.types) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 report = json.loads(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from urllib.parse import urlencode
 
 from tests.harness.process import Node
@@ -10,7 +11,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Publisher:
-    """Publishes numbered events on one topic of channel main. `acknowledged` are their ids; the n-th event's data is "event n"."""
+    """Publishes numbered events on one topic of channel main. `acknowledged` has their data by id, in order."""
 
     def __init__(self, node: Node, topic: str) -> None:
         self.node = node
@@ -28,7 +29,7 @@ class Publisher:
         try:
             while True:
                 self._publish_one()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
     def _publish_one(self) -> None:
@@ -40,7 +41,7 @@ class Publisher:
         self.acknowledged[answer.decode()] = data
 
     def check_received(self, messages: list[tuple[str, str, str]], *, deaths: int) -> None:
-        """Every acknowledged event once and in order. One event per death, whose answer the kill swallowed, may be there too."""
+        """Every acknowledged event once, in order. One a death, whose answer the kill swallowed, may be there too."""
         ids = [event_id for _, _, event_id in messages]
         assert ids == sorted(set(ids)), "repeated or out of order"
         found = {event_id: data for _, data, event_id in messages}

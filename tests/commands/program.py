@@ -59,7 +59,7 @@ class Program:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 40) -> int:
         """The exit code, once it has ended by itself."""
         wait_until(lambda: (self._master == -1 or self.screen is not None) and self.process.poll() is not None, seconds)
         return self.process.wait()

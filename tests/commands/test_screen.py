@@ -22,7 +22,9 @@ def test_the_line_has_counts_rate_lag_and_state() -> None:
         meter.event(format_id("k3x9q1", 50_000_000 - number), 50.25)
     meter.bytes, meter.gaps, meter.state = 1_500_000, 1, "live"
     assert meter.line(102.0) == "3,000 events · 1,500/s · 1.5 MB · lag 253.0 ms · 1 gap · 0 reconnects · live"
-    assert "lag –" in meter.line(102.1)
+    assert "lag 253.0 ms" in meter.line(102.1)
+    meter.event(format_id("k3x9q1", 50_000_000), 50.001)
+    assert "lag 1.0 ms" in meter.line(102.2)
 
 
 def test_the_rate_forgets_what_is_long_ago() -> None:

@@ -168,7 +168,8 @@ def test_one_bad_line_refuses_a_batch(channel: StartChannel) -> None:
         answer = publisher.post(b"\n".join(lines), NDJSON)
         assert answer.status == 400, (bad, answer)
         errors = answer.fields["errors"]
-        assert isinstance(errors, list) and [error["line"] for error in errors] == [place + 1], (bad, answer)
+        assert isinstance(errors, list), answer
+        assert [error["line"] for error in errors] == [place + 1], (bad, answer)
     good = publisher.publish("good")
     assert [event.id for event in live.events(1)] == [good]
 

@@ -35,7 +35,8 @@ def test_every_sentence_is_shown() -> None:
 
 def test_every_test_shows_a_sentence() -> None:
     """Each test names sentences, and only ones that are there."""
-    assert [name for name, numbers in shown() if not numbers or set(numbers) - sentences().keys()] == []
+    known = sentences().keys()
+    assert [name for name, numbers in shown() if not numbers or set(numbers) - known] == []
 
 
 def test_every_sentence_is_numbered() -> None:
@@ -47,4 +48,5 @@ def test_every_sentence_is_numbered() -> None:
         elif line:
             expected += 1
             assert line.startswith(f"- **{section + 1}.{expected}** "), line
-            assert line.endswith(".") and not re.search(r"[.!?] [A-Z]", line.split("** ", 1)[1]), line
+            assert line.endswith("."), line
+            assert not re.search(r"[.!?] [A-Z]", line.split("** ", 1)[1]), line

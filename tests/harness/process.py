@@ -1,12 +1,15 @@
 """A real server process on a free port in a scratch folder, for black-box tests.
 
-`Node` starts `python -m server serve` with settings from keywords (`heartbeat_seconds=1` becomes RINGCAST_HEARTBEAT_SECONDS), waits until `/health`
-answers, and ends the process by its id. What the server prints goes to `log_path`.
+`Node` starts `python -m server serve` with settings from keywords (`heartbeat_seconds=1` becomes
+RINGCAST_HEARTBEAT_SECONDS), waits until `/health` answers, and ends the process by its id. What the server prints goes
+to `log_path`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -20,11 +23,20 @@ ROOT = Path(__file__).parents[2]
 TOKEN_SECRET = "a secret of at least thirty-two bytes, for tests"
 
 
+# Below the kernel's range for outgoing connections: none of those can take a port between its choice, or a server's
+# death, and the next start. Runs side by side begin at different places.
+_ports = itertools.cycle(range(20_000, 32_000))
+for _ in range(os.getpid() * 97 % 12_000):
+    next(_ports)
+
+
 def free_port() -> int:
     """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the cycle has no end")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:

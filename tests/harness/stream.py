@@ -1,6 +1,7 @@
 """A strict event-stream client on a raw socket: what it reads is what went over the wire.
 
-`Stream` sends one GET, parses the head, undoes chunked framing, and hands out blocks. Reads have a deadline and fail with AssertionError.
+`Stream` sends one GET, parses the head, undoes chunked framing, and hands out blocks. Reads have a deadline and fail
+with AssertionError.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Block:
 
 
 def request_bytes(path: str, *, method: str = "GET", version: str = "1.1", **headers: str | None) -> bytes:
-    """A request's head as an EventSource would send it. Underscores in header names become hyphens; a header that is None is left out."""
+    """A request's head as an EventSource would send it.
+
+    Underscores in header names become hyphens; a header that is None is left out.
+    """
     lines: dict[str, str | None] = {"Accept": "text/event-stream"}
     lines.update((name.replace("_", "-"), value) for name, value in headers.items())
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
@@ -45,7 +49,7 @@ def request_bytes(path: str, *, method: str = "GET", version: str = "1.1", **hea
 
 
 class Stream:
-    """One streaming GET. `status`, `headers` (lower case) are there after construction; `raw` collects the unframed body."""
+    """One streaming GET. `status` and `headers` (lower case) are there from the start; `raw` collects the body."""
 
     def __init__(
         self,
@@ -60,8 +64,10 @@ class Stream:
         received: bytes = b"",
         **headers: str | None,
     ) -> None:
-        """A header that is None is left out. `connection` is used instead of a new one, with what was already `received` on it; `request`
-        instead of one made here (b"" if it was sent)."""
+        """Open by `request` (b"" if it was sent already), else by one made of path and headers (see `request_bytes`).
+
+        `connection` is used instead of a new one, with what was already `received` on it.
+        """
         self.deadline_seconds = seconds
         self.socket = connection or socket.create_connection((host, port), timeout=seconds)
         self.socket.settimeout(seconds)
@@ -153,7 +159,7 @@ class Stream:
         return self.raw
 
     def next_piece(self) -> bytes:
-        """The next piece of the body as it came (one chunk, if chunked), and what blocks have left over before it; b"" at the end."""
+        """What blocks have left over, else the next piece of the body as it came (one chunk); b"" at the end."""
         if not self._text:
             self._more()
         piece, self._text = self._text, b""

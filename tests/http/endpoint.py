@@ -1,6 +1,7 @@
 """The two endpoints that stream, behind one face, and the ways in which a request for a stream can reach the server.
 
-A first request is read by the front door; a later one on a kept-alive connection by the HTTP server behind it. Both must end in the same stream.
+A first request is read by the front door; a later one on a kept-alive connection by the HTTP server behind it. Both
+must end in the same stream.
 """
 
 from __future__ import annotations

@@ -179,8 +179,7 @@ def test_in_development_mode_a_strangers_page_is_refused_too(
         assert_refused(answer, "forbidden", 403)
 
 
-def test_an_origin_that_is_listed_by_mistake_form_is_refused_at_start(node: StartNode) -> None:
-    """X01: a wildcard or a path in the list is an error, not a wide door."""
-    for value in ("*", "https://*.example", "https://app.example/"):
-        with pytest.raises(AssertionError, match="the server ended"):
-            node(allowed_origins=value)
+def test_a_wildcard_in_the_list_is_refused_at_start(node: StartNode) -> None:
+    """X01: an error, not a wide door."""
+    with pytest.raises(AssertionError, match="the server ended"):
+        node(allowed_origins="*")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.harness.process import Node
 from tests.harness.stream import Block, Stream
-from tests.http.endpoint import Endpoint, facts, hello_of, open_stream
+from tests.http.endpoint import FORM, Endpoint, facts, hello_of, open_stream
+from tests.wire.parser import StrictParser, parse_strictly
 
 RETAINED = 10
 both_ways = pytest.mark.parametrize("way", ["first", "later"])
@@ -203,6 +206,61 @@ def test_a_publishers_own_id_resumes_after_its_earliest_occurrence(
         assert hello_of(stream)["complete"] is True
         assert data_of(stream.events(2)) == ["b", "c"]
         assert_live(stream, shared_node, endpoint, topic)
+
+
+@both_ways
+@pytest.mark.parametrize("own", ["ünï-☃", "a b", "a:b{c}", "x" * 256])
+def test_any_id_that_a_publisher_may_bring_is_a_cursor(
+    shared_node: Node, endpoint: Endpoint, topic: str, own: str, way: str
+) -> None:
+    """H11: the header's bytes are the id's in UTF-8, whatever a library takes them for."""
+    own = f"{own}{topic}"[-256:].encode()[-256:].decode(errors="ignore")
+    endpoint.publish(shared_node, topic, "a", id=own)
+    endpoint.publish(shared_node, topic, "b")
+    cursor = own.encode().decode("latin-1")
+    with open_at(shared_node, endpoint, topic, cursor, way) as stream:
+        assert stream.headers["mercure-last-event-id"] == cursor
+        assert hello_of(stream)["complete"] is True
+        assert data_of(stream.events(1)) == ["b"]
+
+
+@pytest.mark.parametrize("own", [" a", "a ", "\u3000a", "a\u00a0"])
+def test_an_id_whose_edges_a_header_would_lose_is_refused_or_resumes(
+    shared_node: Node, endpoint: Endpoint, topic: str, own: str
+) -> None:
+    """H11, H12: a header's value is trimmed on its way, so such an id would never be found again."""
+    fields = {"topic": topic, "data": "a", "id": f"{own[0]}{topic}{own[-1]}"}
+    body = urlencode(fields) if endpoint.channel == "main" else json.dumps(fields)
+    kind = FORM if endpoint.channel == "main" else "application/json"
+    status, _, _ = shared_node.request("POST", endpoint.stream_path, body, Content_Type=kind)
+    if status == 200:
+        with open_at(shared_node, endpoint, topic, fields["id"].encode().decode("latin-1")) as stream:
+            assert hello_of(stream)["complete"] is True
+    else:
+        assert status == 400
+
+
+@both_ways
+def test_a_cut_at_any_byte_and_a_resume_give_every_event_once(
+    shared_node: Node, endpoint: Endpoint, topic: str, way: str
+) -> None:
+    """E11, E12: for every place where a connection may break, the cursor that the client has then brings the rest."""
+    with open_stream(shared_node, endpoint.path(topic)) as stream:
+        ids = endpoint.publish(shared_node, topic, "a\nb", "", "c\n")
+        stream.events(3)
+        wire = stream.raw
+    places = {place_of(parse_strictly(wire[:cut])) for cut in range(len(wire) + 1)}
+    assert len(places) == 5  # before hello, after it, after each event
+    for cursor, seen in places:
+        with open_at(shared_node, endpoint, topic, cursor or "earliest", way) as stream:
+            hello_of(stream)
+            assert [*seen, *(block.id for block in stream.events(3 - len(seen)))] == ids
+
+
+def place_of(parser: StrictParser) -> tuple[str, tuple[str, ...]]:
+    """A client's cursor and the ids of what it was given."""
+    events = tuple(event.last_event_id for event in parser.events if event.type != "hello")
+    return parser.last_event_id, events
 
 
 GARBAGE = [

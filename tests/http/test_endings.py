@@ -6,13 +6,14 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
 from tests.harness.stream import Block, Stream
-from tests.http.endpoint import Endpoint, connections, facts, hello_of, open_stream
+from tests.http.endpoint import ENDPOINTS, Endpoint, connections, facts, hello_of, open_stream
 from tests.http.test_refusals import token
 from tests.wire.parser import StrictParser
 
@@ -36,13 +37,23 @@ def assert_farewell(block: Block, code: str, *, reconnect: bool) -> None:
     assert (block.get("retry") is not None) == reconnect
 
 
+LIMITS = {"max_age": {"max_age_seconds": 0.5}, "idle": {"idle_seconds": 0.5}}
+
+
+@pytest.fixture(scope="module", params=LIMITS)
+def hasty_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, str]]:
+    """A server that ends streams soon, and the code by which it does."""
+    server = Node(tmp_path_factory.mktemp("hasty"), **LIMITS[request.param]).start()
+    yield server, request.param
+    server.kill()
+
+
 @pytest.mark.parametrize("how", ["first", "later", "1.0"])
-@pytest.mark.parametrize(("code", "settings"), [("max_age", {"max_age_seconds": 0.5}), ("idle", {"idle_seconds": 0.5})])
 def test_a_stream_that_ran_its_time_says_so_and_ends_whole(
-    node: StartNode, endpoint: Endpoint, code: str, settings: dict[str, object], how: str
+    hasty_node: tuple[Node, str], endpoint: Endpoint, how: str
 ) -> None:
     """H06: a clean end, which native clients answer with a reconnect after `retry`."""
-    server = node(**settings)
+    server, code = hasty_node
     path = endpoint.path("a")
     with Stream(server.port, path, version="1.0") if how == "1.0" else open_stream(server, path, how) as stream:
         hello_of(stream)
@@ -65,10 +76,10 @@ def test_the_end_of_a_tokens_life_ends_the_stream_and_401_meets_the_reconnect(
         assert answer.status == 401
 
 
-def test_a_drain_sends_every_reader_a_farewell_with_a_delay_of_its_own(node: StartNode, endpoint: Endpoint) -> None:
+def test_a_drain_sends_every_reader_a_farewell_with_a_delay_of_its_own(node: StartNode) -> None:
     """H06: spread, whole, and exit code 0."""
     server = node(drain_seconds=0.5)
-    streams = [open_stream(server, endpoint.path("a"), way) for way in ("first", "later") * 4]
+    streams = [open_stream(server, endpoint.path("a"), way) for endpoint in ENDPOINTS for way in ("first", "later") * 2]
     for stream in streams:
         hello_of(stream)
     assert server.stop() == 0
@@ -83,12 +94,12 @@ def test_a_drain_sends_every_reader_a_farewell_with_a_delay_of_its_own(node: Sta
 
 @both_ways
 @pytest.mark.parametrize("how", ["fin", "reset", "surplus", "half-closed"])
-def test_a_client_that_goes_is_forgotten(node: StartNode, endpoint: Endpoint, how: str, way: str) -> None:
+def test_a_client_that_goes_is_forgotten(shared_node: Node, how: str, way: str) -> None:
     """H06: by FIN, by RST, by a byte too many (after which it is no EventSource)."""
-    server = node()
-    stream = open_stream(server, endpoint.path("a"), way)
+    endpoint = Endpoint(f"{how}-{way}")
+    stream = open_stream(shared_node, endpoint.path("a"), way)
     hello_of(stream)
-    wait_until(lambda: connections(server, endpoint.channel) == 1, what="one reader")
+    wait_until(lambda: connections(shared_node, endpoint.channel) == 1, what="one reader")
     if how == "reset":
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     elif how == "surplus":
@@ -97,7 +108,7 @@ def test_a_client_that_goes_is_forgotten(node: StartNode, endpoint: Endpoint, ho
         stream.socket.shutdown(socket.SHUT_WR)
     if how in ("fin", "reset"):
         stream.close()
-    wait_until(lambda: connections(server, endpoint.channel) == 0, 3, "no reader")
+    wait_until(lambda: connections(shared_node, endpoint.channel) == 0, 3, "no reader")
     stream.close()
 
 
@@ -112,21 +123,19 @@ def test_bytes_after_the_request_end_the_stream(shared_node: Node, endpoint: End
         assert b"HTTP/1." not in stream.raw + stream.received
 
 
-def test_an_id_line_without_its_blank_line_is_never_the_last_thing_sent(node: StartNode, endpoint: Endpoint) -> None:
+def test_an_id_line_without_its_blank_line_is_never_the_last_thing_sent(node: StartNode) -> None:
     """E11, E12, E17: kill -9 amid a burst; what a client holds is a prefix, and its cursor belongs to it."""
     server = node()
+    endpoint = Endpoint("wire")
     with open_stream(server, endpoint.path("a")) as stream:
         hello_of(stream)
         lines = "\n".join(json.dumps({"topic": "a", "data": f"{number}\n{number}"}) for number in range(2000))
-        path = "/channels/wire/events" if endpoint.channel == "wire" else None
-        if path:
-            assert server.request("POST", path, lines, Content_Type="application/x-ndjson")[0] == 200
-        else:
-            endpoint.publish(server, "a", *(f"{number}\n{number}" for number in range(100)))
+        assert server.request("POST", endpoint.stream_path, lines, Content_Type="application/x-ndjson")[0] == 200
         server.kill()
-        stream.wait_end()
+        while stream.next_piece():
+            pass
         parser = StrictParser()
         parser.feed(stream.raw)
         events = parser.events[1:]
         assert [event.data for event in events] == [f"{number}\n{number}" for number in range(len(events))]
-        assert parser.last_event_id == (events[-1].last_event_id if events else parser.last_event_id)
+        assert not events or parser.last_event_id == events[-1].last_event_id

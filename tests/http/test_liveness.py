@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import StartNode
 from tests.harness.process import Node
 from tests.harness.stream import Stream
 from tests.http.endpoint import Endpoint, facts, hello_of, open_stream
@@ -118,13 +117,22 @@ def test_readers_that_came_together_do_not_all_beat_at_once(beating_node: Node) 
     assert max(moments) - min(moments) > BEAT_SECONDS / 8
 
 
-@pytest.mark.parametrize("style", ["comment", "event", "cursor"])
-def test_a_heartbeat_never_stands_inside_an_event(node: StartNode, style: str) -> None:
-    """E17: thousands of events a second beside a beat every ten milliseconds, read strictly, none lost, none doubled."""
-    server = node(heartbeat_seconds=0.01, heartbeat_style=style, lag_events=100_000, lag_bytes=100_000_000)
-    endpoint = Endpoint("wire")
+@pytest.fixture(scope="module")
+def hectic_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A server that beats every ten milliseconds, in each style, and lets readers be far behind."""
+    channels = json.dumps({name: {"heartbeat_style": style} for name, style in STYLES.items()})
+    folder = tmp_path_factory.mktemp("hectic")
+    server = Node(folder, heartbeat_seconds=0.01, channels=channels, lag_events=100_000, lag_bytes=100_000_000).start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("channel", STYLES)
+def test_a_heartbeat_never_stands_inside_an_event(hectic_node: Node, channel: str) -> None:
+    """E17: thousands of events a second beside a beat every ten milliseconds; none is lost, doubled or split."""
+    endpoint = Endpoint(channel)
     count, batches = 1000, 10
-    streams = [open_stream(server, endpoint.path("a"), way) for way in ("first", "later")]
+    streams = [open_stream(hectic_node, endpoint.path("a"), way) for way in ("first", "later")]
     parsers = [StrictParser() for _ in streams]
 
     def read(stream: Stream, parser: StrictParser) -> None:
@@ -139,7 +147,7 @@ def test_a_heartbeat_never_stands_inside_an_event(node: StartNode, style: str) -
         thread.start()
     for batch in range(batches):
         lines = "\n".join(json.dumps({"topic": "a", "data": f"{batch}.{number}\nmore"}) for number in range(count))
-        assert server.request("POST", endpoint.stream_path, lines, Content_Type="application/x-ndjson")[0] == 200
+        assert hectic_node.request("POST", endpoint.stream_path, lines, Content_Type="application/x-ndjson")[0] == 200
         time.sleep(0.02)  # silence for some beats
     expected = [f"{batch}.{number}\nmore" for batch in range(batches) for number in range(count)]
     for thread, stream, parser in zip(threads, streams, parsers, strict=True):

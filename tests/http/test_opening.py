@@ -21,7 +21,7 @@ ID = re.compile(r"[0-9a-z]{6}-[0-9a-f]{13}", re.ASCII)
 def test_a_stream_opens_with_the_headers_that_keep_it_flowing(
     shared_node: Node, endpoint: Endpoint, topic: str, way: str
 ) -> None:
-    """H02, H09, H15: the exact type, nothing cached, transformed, buffered or measured, and no reuse of the connection."""
+    """H02, H09, H15: nothing cached, transformed, buffered or measured, and no reuse of the connection."""
     with open_stream(shared_node, endpoint.path(topic), way) as stream:
         assert stream.head.startswith(b"HTTP/1.1 200 ")
         assert stream.headers["content-type"] == "text/event-stream"
@@ -79,7 +79,7 @@ def test_the_first_block_tells_all_that_recovery_needs(
 def test_the_first_bytes_come_at_once_on_an_idle_topic(
     shared_node: Node, endpoint: Endpoint, topic: str, way: str
 ) -> None:
-    """H10: head and hello within 200 ms, so that `open` fires without waiting for an event. The best of three: the machine may be busy."""
+    """H10: head and hello within 200 ms, without waiting for an event. The best of three: the machine may be busy."""
     best = min(seconds_to_hello(shared_node, endpoint.path(topic), way) for _ in range(3))
     assert best < 0.2
 

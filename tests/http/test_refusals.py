@@ -196,7 +196,7 @@ def test_a_request_that_makes_no_sense_is_400(shared_node: Node, path: str, fiel
 
 
 def test_a_draining_server_sends_a_late_native_client_away(node: StartNode) -> None:
-    """H01, H05: a request on a connection that was there before the signal; the node refuses it and stays ready to say so."""
+    """H01, H05: on a connection that was there before the signal."""
     server = node(drain_seconds=3)
     with (
         open_stream(server, f"{HUB}?topic=a") as held,

@@ -46,7 +46,7 @@ def test_an_empty_header_falls_through_to_the_query(hub: Hub, topic: str) -> Non
 
 @pytest.mark.parametrize("name", ["last_event_id", "lastEventID", "lastEventId", "Last-Event-ID"])
 def test_every_name_of_the_cursor_parameter_is_read(hub: Hub, topic: str, name: str) -> None:
-    """H3: two drafts, the oldest hubs and the polyfills."""
+    """H3, 1.11: two drafts, the oldest hubs and the polyfills."""
     first = hub.publish(topic, "1")
     hub.publish(topic, "2")
     watch = hub.watch([("topic", topic), (name, first)])

@@ -95,7 +95,7 @@ def test_every_answer_varies_by_origin(public_hub: Hub, topic: str, origin: str 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_preflight_allows_what_clients_send(public_hub: Hub, method: str) -> None:
-    """1.8: methods, the headers of the polyfills and of publishers, and ten minutes of memory."""
+    """R5, 1.8: methods, the headers of the polyfills and of publishers, and ten minutes of memory."""
     asked = {
         "Access_Control_Request_Method": method,
         "Access_Control_Request_Headers": "authorization,cache-control,last-event-id",

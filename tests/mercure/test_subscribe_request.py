@@ -163,7 +163,7 @@ def test_an_event_that_several_matchers_select_comes_once(hub: Hub, topic: str) 
 
 
 def test_topic_and_match_unite(hub: Hub, topic: str) -> None:
-    """S10: both drafts in one request."""
+    """S10, 1.11: both drafts in one request."""
     watch = hub.watch([("topic", f"{topic}/{{id}}"), ("match", topic)])
     hub.publish(topic, "exact")
     hub.publish(f"{topic}/7", "template")

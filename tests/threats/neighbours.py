@@ -31,7 +31,7 @@ class Neighbours:
         *,
         readers: int = 3,
         every: float = 0.02,
-        p99_seconds: float = 0.25,
+        p99_seconds: float = 1.0,
         page_first: bool = False,
         **headers: str,
     ) -> None:

@@ -42,7 +42,9 @@ def test_a_foreign_page_gets_no_stream_and_holds_no_place(keyed_node: Node, orig
 def test_a_foreign_page_cannot_publish(keyed_node: Node, origin: str) -> None:
     """S29: a form sent across sites with the visitor's cookie is refused, by Origin, by Referer, or without them."""
     form = {"Content_Type": "application/x-www-form-urlencoded"} | COOKIE
-    for extra in ({"Origin": origin}, {"Referer": f"{origin}/page"}, {}):
+    # As the address of a page these two are the listed origin's own.
+    pages = [] if origin.lower() == "https://app.example/" else [{"Referer": f"{origin}/page"}]
+    for extra in ({"Origin": origin}, *pages, {}):
         answer = ask(keyed_node.port, request("POST", "/.well-known/mercure", b"topic=csrf&data=x", **form, **extra))
         assert answer is None or answer.status in (400, 403), (answer, extra)
     answer = answered(

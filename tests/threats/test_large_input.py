@@ -33,7 +33,7 @@ def cpu_of(node: Node, raw: bytes, times: int = 5, way: str = "first") -> float:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, gzip", "identity, gzip"])
 def test_a_decompression_bomb_stays_packed(open_node: Node, encoding: str) -> None:
     """S10: 1 MB that unpacks to 1 GB is refused with 4xx, and memory grows by less than 20 MB."""
-    bomb = gzip.compress(b"\0" * (256 * MIB), 9)[: MIB - 1]
+    bomb = gzip.compress(b"\0" * (16 * MIB), 9) * 62
     before = rss_bytes(open_node.pid)
     for path, kind in (("/channels/main/events", JSON), ("/.well-known/mercure", FORM)):
         answer = answered(open_node.port, request("POST", path, bomb, Content_Encoding=encoding, **kind))
@@ -146,11 +146,11 @@ def test_strange_numbers_are_refused_or_carried(open_node: Node, number: str) ->
 def test_a_hundred_thousand_topics_leave_nothing_behind(start: Start) -> None:
     """S12: distinct topics and distinct selectors cost memory only while they are in the ring or in use."""
     node = start(ring_events=1000)
-    _many_topics(node, range(20_000))
+    _many_topics(node, range(10_000))
     before = rss_bytes(node.pid)
-    for begin in range(20_000, 120_000, 10_000):
+    for begin in range(10_000, 100_000, 10_000):
         _many_topics(node, range(begin, begin + 10_000))
-    for number in range(600):
+    for number in range(200):
         assert answered(node.port, subscribe(*(f"s{number}-{i}/{{a}}" for i in range(50)))).status == 200
     assert rss_bytes(node.pid) - before < 12_000_000
 

@@ -14,7 +14,7 @@ from tests.harness.process import TOKEN_SECRET, Node
 from tests.harness.stream import Block, Stream
 from tests.threats.conftest import Start
 from tests.threats.tokens import bearer, signed
-from tests.threats.wire import WAYS, Answer, answered, request, wire
+from tests.threats.wire import WAYS, answered, ask, request, wire
 
 JSON = {"Content_Type": "application/json"}
 PUBLISHER = bearer(
@@ -140,29 +140,36 @@ def test_topics_made_to_deceive_are_refused(keyed_node: Node, topic: str) -> Non
     assert answered(keyed_node.port, raw).status == 400
 
 
+SPELLINGS = [
+    "right",
+    "main",
+    "RIGHT",
+    "left/../right",
+    "left%2F..%2Fright",
+    "right%00",
+    "right/",
+    "./right",
+    "lef",
+    "%72ight",
+]
+
+
 def test_a_channel_is_a_wall(keyed_node: Node) -> None:
-    """S30: rights on one channel are none on another, under any spelling of its name, and its cursors reveal nothing
-    there.
-    """
-    left = bearer(signed({"ringcast": {"left": {"subscribe": ["*"]}}}))
-    secret = publish(keyed_node, "right", topic="t", data="SECRET")
+    """S30: rights on one channel are none on another, under any spelling of its name; its cursors reveal nothing there."""
+    left = bearer(signed({"ringcast": {"left": {"subscribe": ["*"], "publish": ["*"]}}}))
+    body = b'{"topic": "t", "data": "FOREIGN", "private": true}'
+    secret = publish(keyed_node, "right", topic="t", data="SECRET", private=True)
+    publish(keyed_node, "main", topic="t", data="SECRET", private=True)
     publish(keyed_node, "left", topic="t", data="first")
     for way in WAYS:
-        for name in (
-            "right",
-            "main",
-            "RIGHT",
-            "left/../right",
-            "left%2F..%2Fright",
-            "right%00",
-            "right/",
-            "./right",
-            "lef",
-            "leftt",
-            "%72ight",
-        ):
-            answer = answered(keyed_node.port, request("GET", f"/channels/{name}/events", Authorization=left), way)
-            assert answer.status in (400, 403, 404), (name, answer)
+        for name in SPELLINGS:
+            asked = request("GET", f"/channels/{name}/events", Authorization=left, Last_Event_ID="earliest")
+            with wire(keyed_node.port, way) as connection:
+                connection.send(asked)
+                connection.say_goodbye()
+                assert b"SECRET" not in connection.rest(), (name, way)
+            raw = request("POST", f"/channels/{name}/events", body, Authorization=left, **JSON)
+            assert answered(keyed_node.port, raw, way).status in (400, 403, 404), (name, way)
     with Stream(keyed_node.port, "/channels/left/events", Authorization=left, Last_Event_ID=secret) as stream:
         publish(keyed_node, "left", topic="t", data="end")
         assert {block.data for block in until(stream, "end") if block.type != "gap"} <= {"first"}
@@ -237,14 +244,9 @@ def test_streams_cut_at_random_never_get_another_readers_bytes(start: Start) -> 
             time.sleep(rng.random() * 0.002)
 
 
-def told(answer: Answer) -> tuple[object, ...]:
-    """All that an answer says, without its date."""
-    return answer.status, sorted(pair for pair in answer.headers if pair[0] != "Date"), answer.body
-
-
 def test_what_one_may_not_see_looks_like_what_is_not_there(keyed_node: Node) -> None:
-    """S33: an existing channel and one that never was give the same refusal, and asking makes none."""
-    publish(keyed_node, "vault", topic="t", data="x")
+    """S33: to a token without a right on it, a channel that exists and one that does not are answered alike."""
+    publish(keyed_node, "vault", topic="t", data="x", private=True)
     token = reader("*")
     for way in WAYS:
         for method, body in (("GET", b""), ("POST", b'{"topic": "t", "data": "x"}')):
@@ -252,16 +254,17 @@ def test_what_one_may_not_see_looks_like_what_is_not_there(keyed_node: Node) -> 
             for name in ("vault", "vaulx"):
                 raw = request(method, f"/channels/{name}/events", body, Authorization=token, **JSON)
                 answer = answered(keyed_node.port, raw, way)
-                answers.append(
-                    (answer.status, answer.body.replace(name.encode(), b"NAME"), answer.header("WWW-Authenticate"))
-                )
-            assert answers[0] == answers[1] and answers[0][0] in (403, 404), answers
-    assert (
-        "vaulx"
-        not in answered(
-            keyed_node.port, request("GET", "/metrics", Authorization=bearer(signed({"ringcast": {"operate": True}})))
-        ).body.decode()
-    )
+                challenge = answer.header("WWW-Authenticate")
+                answers.append((answer.status, answer.body.replace(name.encode(), b"NAME"), challenge))
+            assert answers[0] == answers[1], answers
+
+
+def test_a_token_without_rights_on_a_channel_does_not_call_it_into_being(keyed_node: Node) -> None:
+    """S33, S12: a channel begins with the first authorised publish or subscribe, so a stranger can't use up max_channels."""
+    token = reader("*")
+    ask(keyed_node.port, request("GET", "/channels/uncalled/events", Authorization=token))
+    ask(keyed_node.port, request("POST", "/channels/uncalled/events", b'{"topic": "t"}', Authorization=token, **JSON))
+    assert b"uncalled" not in answered(keyed_node.port, request("GET", "/stats")).body
 
 
 def test_errors_speak_of_the_request_and_not_of_the_inside(keyed_node: Node) -> None:

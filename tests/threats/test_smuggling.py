@@ -159,7 +159,7 @@ def run(node: Node, name: str, way: str) -> list[int]:
     try:
         connection.come_in(way)
         connection.send(CASES[name])
-        connection.socket.shutdown(1)
+        connection.say_goodbye()
         text = connection.rest()
     except OSError:
         return []  # the server hung up with our bytes unread

@@ -1,7 +1,8 @@
 """The corpus: streams and what a client must make of them, in a form that clients in other languages can read too.
 
-`corpus.json` is a list of cases. `stream` holds one byte per character (U+0000 to U+00FF); `events` are [type, data, last event id]; `last_event_id` and
-`retry_ms` are the connection's state at its end; `ours` tells whether this server may send such a stream; `rule` is the row of docs/protocol.md's tests.
+`corpus.json` is a list of cases. `stream` holds one byte per character (U+0000 to U+00FF); `events` are [type, data,
+last event id]; `last_event_id` and `retry_ms` are the connection's state at its end; `ours` tells whether this server
+may send such a stream; `rule` names a row of the checklist in tests/README.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """An event-stream parser written from the standard, to judge what the server sends.
 
-`Parser` reads any stream as a browser does (HTML Living Standard 9.2.6), from pieces of any size. `StrictParser` reads the same and also raises
-`WireError` on everything that a browser forgives and this server must never send. Neither imports anything of the server: a fault shared
-by both sides would not be seen.
+`Parser` reads any stream as a browser does (HTML Living Standard 9.2.6), from pieces of any size. `StrictParser` reads
+the same and also raises `WireError` on everything that a browser forgives and this server must never send. Neither
+imports anything of the server: a fault shared by both sides would not be seen.
 
-Bytes are split into lines before they are decoded. That is the same as decoding first: CR and LF are never part of a longer UTF-8 sequence, and a
-malformed one ends before them.
+Bytes are split into lines before they are decoded. That is the same as decoding first: CR and LF are never part of a
+longer UTF-8 sequence, and a malformed one ends before them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Parser:
         return head.removeprefix(BYTE_ORDER_MARK)
 
     def _lines(self, piece: bytes) -> None:
-        """Complete the lines that end in this piece, keep what is left. An LF right after a CR belongs to it, even across pieces."""
+        """Complete the lines that end in this piece, keep what is left. An LF that follows a CR belongs to it."""
         if not piece:
             return
         rest = piece.removeprefix(b"\n") if self._after_cr else piece
@@ -101,7 +101,7 @@ class WireError(AssertionError):
     """The server sent what it must never send."""
 
 
-# Events that only the server sends. They carry no id: a client's cursor moves by what it was given, not by news about the connection.
+# Events that only the server sends. They carry no id: a client's cursor moves by what it was given, not by such news.
 CONTROL = frozenset({
     "gap", "heartbeat", "overloaded", "too_many", "rate_limited", "draining", "unavailable", "max_age", "idle", "slow",
     "auth_expired", "finished", "unauthorized", "forbidden", "not_found", "bad_request",

@@ -71,5 +71,5 @@ def test_a_cursor_outlives_its_connection() -> None:
 
 
 def test_the_rules_of_the_wire_all_stand_in_the_corpus() -> None:
-    # E17 (a heartbeat never splits an event) and E18, E20 (sizes, properties) are about the server's behaviour, not about a stream's bytes.
+    # E17 (heartbeats), E18 (sizes) and E20 (properties) are about the server, not about a stream's bytes.
     assert {case.rule for case in CASES} == {f"E{number:02}" for number in range(1, 20)} - {"E17", "E18"}

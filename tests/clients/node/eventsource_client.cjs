@@ -1,11 +1,9 @@
 // Runs the npm package `eventsource` against one address and writes what its listeners get, one JSON object a line.
-// Usage: NODE_CLIENTS=folder-with-node_modules node eventsource_client.cjs URL [event type...]
+// Usage: node eventsource_client.cjs URL [event type...]
 "use strict";
 
-const path = require("node:path");
-const { createRequire } = require("node:module");
+const { EventSource } = require("eventsource");
 
-const { EventSource } = createRequire(path.join(process.env.NODE_CLIENTS, "package.json"))("eventsource");
 const [url, ...types] = process.argv.slice(2);
 const source = new EventSource(url);
 

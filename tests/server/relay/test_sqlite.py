@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.ids import format_id
 from server.relay.positions import LEASE_US
@@ -278,7 +279,7 @@ def test_too_many_waiting_publishes_are_refused(path: Path, monkeypatch: pytest.
     run(main())
 
 
-def test_a_delivery_that_fails_does_not_fail_the_publish(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_delivery_that_fails_does_not_fail_the_publish(path: Path) -> None:
     async def main() -> None:
         relay = make(path)
 
@@ -290,8 +291,9 @@ def test_a_delivery_that_fails_does_not_fail_the_publish(path: Path, caplog: pyt
         assert (await relay.append("main", [event("x")], None)).ids
         await relay.close()
 
-    run(main())
-    assert [record.message for record in caplog.records] == ["delivery of 1 events on channel main failed"]
+    with capture_logs() as logs:
+        run(main())
+    assert [line["event"] for line in logs] == ["delivery_failed"]
 
 
 # --- reading ---
@@ -353,6 +355,24 @@ def test_a_slice_of_large_events_is_bounded_by_bytes(path: Path) -> None:
     run(main())
 
 
+def test_what_is_left_out_of_the_newest_entries_is_below_the_floor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.relay.sqlite_reader.RECENT_BYTES", 1000)
+
+    async def main() -> None:
+        relay = make(path)
+        delivered = await started(relay)
+        for _ in range(10):
+            await relay.append("main", [event("x" * 300)], None)
+        state = await relay.open("main", UNBOUNDED, 100)
+        assert 0 < len(state.recent) < 10
+        assert state.recent == delivered.entries[-len(state.recent) :]
+        assert state.floor == state.recent[0].position - 1
+        assert relay.floor("main") == 0
+        await relay.close()
+
+    run(main())
+
+
 def test_data_of_any_characters_comes_back_as_it_was(path: Path) -> None:
     texts = [
         "",
@@ -400,9 +420,7 @@ def damage(path: Path, text: bytes, by: Callable[[bytes], bytes]) -> None:
 @pytest.mark.parametrize(
     "flip", [lambda text: b"?" + text[1:], lambda text: b"\xff" + text[1:], lambda text: b'"' + text[1:]]
 )
-def test_a_damaged_row_is_a_gap_and_not_a_lie(
-    path: Path, flip: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_row_is_a_gap_and_not_a_lie(path: Path, flip: Callable[[bytes], bytes]) -> None:
     positions = write_some(path, ["one", "two", "a telling text", "four", "five"])
     damage(path, b"a telling text", flip)
 
@@ -420,8 +438,9 @@ def test_a_damaged_row_is_a_gap_and_not_a_lie(
         assert [entry.event.data for entry in state.recent] == ["four", "five"]
         await relay.close()
 
-    run(main())
-    assert "damaged" in caplog.text
+    with capture_logs() as logs:
+        run(main())
+    assert {(line["event"], line["position"]) for line in logs} == {("row_damaged", positions[2])}
 
 
 def test_ids_are_the_epoch_and_the_position(path: Path) -> None:
@@ -433,5 +452,45 @@ def test_ids_are_the_epoch_and_the_position(path: Path) -> None:
         appended = await relay.append("main", [event("x")], None)
         assert appended.ids == (format_id(epoch, delivered.entries[0].position),)
         await relay.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["backup", "vacuum"])
+def test_a_copy_made_while_the_log_is_in_use_is_a_log(path: Path, how: str) -> None:
+    copy = path.with_name("copy.db")
+
+    def back_up() -> None:
+        source = sqlite3.connect(path)
+        if how == "backup":
+            target = sqlite3.connect(copy)
+            source.backup(target)
+            target.close()
+        else:
+            source.execute("VACUUM INTO ?", (str(copy),))
+        source.close()
+
+    async def main() -> None:
+        relay = make(path)
+        delivered = await started(relay)
+        await relay.append("main", [event("before")], None)
+        back_up()
+        await relay.append("main", [event("after")], None)
+        await relay.close()
+        with sqlite3.connect(copy) as connection:
+            connection.execute("UPDATE channels SET epoch = lower(hex(randomblob(3)))")
+        connection.close()
+        restored = make(copy)
+        await restored.start(Delivered())
+        state = await restored.open("main", UNBOUNDED, 10)
+        assert [entry.event.data for entry in state.recent] == ["before"]
+        assert state.recent[0].id == format_id(state.epoch, delivered.entries[0].position)
+        assert state.recent[0].id != delivered.entries[0].id
+        await restored.append("main", [event("again")], None)
+        await restored.close()
+        connection = sqlite3.connect(copy)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        connection.close()
 
     run(main())

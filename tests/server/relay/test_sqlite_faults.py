@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.relay.protocol import RelayUnavailable, Retention
 from server.relay.sqlite import SqliteRelay
@@ -131,12 +131,9 @@ class SmallDisk:
         monkeypatch.setattr(LogWriter, name, limited)
 
 
-def test_a_full_disk_refuses_publishes_and_keeps_serving_reads(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_refuses_publishes_and_keeps_serving_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SmallDisk(monkeypatch)
     monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
-    caplog.set_level(logging.WARNING)
 
     async def main() -> None:
         relay = make(path)
@@ -166,11 +163,10 @@ def test_a_full_disk_refuses_publishes_and_keeps_serving_reads(
         assert relay.state()["events"] == 2
         await relay.close()
 
-    run(main())
-    assert [record.message for record in caplog.records] == [
-        "the log refuses events: the disk is full",
-        "the log takes events again",
-    ]
+    with capture_logs() as logs:
+        run(main())
+    assert [line["event"] for line in logs] == ["log_refuses_events", "log_takes_events"]
+    assert logs[0]["reason"] == "the disk is full"
 
 
 def test_what_was_refused_is_not_there_after_a_restart(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +193,7 @@ def test_what_was_refused_is_not_there_after_a_restart(path: Path, monkeypatch: 
 # --- threads that die ---
 
 
-def test_the_death_of_the_writer_is_noticed(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_death_of_the_writer_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -219,13 +213,12 @@ def test_the_death_of_the_writer_is_noticed(
         assert list(await relay.read("main", 0, 10)) == delivered.entries
         await relay.close()
 
-    run(main())
-    assert "thread for writing has died" in caplog.text
+    with capture_logs() as logs:
+        run(main())
+    assert ("log_thread_died", "writing") in [(line["event"], line.get("purpose")) for line in logs]
 
 
-def test_the_death_of_the_reader_is_noticed(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_death_of_the_reader_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
         raise SystemExit
 
@@ -239,8 +232,9 @@ def test_the_death_of_the_reader_is_noticed(
         assert relay.state()["ok"] is False
         await relay.close()
 
-    run(main())
-    assert "thread for reading has died" in caplog.text
+    with capture_logs() as logs:
+        run(main())
+    assert ("log_thread_died", "reading") in [(line["event"], line.get("purpose")) for line in logs]
 
 
 def test_a_disk_that_does_not_answer_is_not_ready(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
