@@ -1,6 +1,7 @@
 """Answers: refusals and JSON responses, one form for all of the surface.
 
-Owns the shape of an error and the choice between "200, retry, reason, end" and a status code (contract, Never stranded). Must never know of Tornado.
+Owns the shape of an error and the choice between "200, retry, reason, end" and a status code (contract, Never
+stranded). Must never know of Tornado.
 """
 
 from __future__ import annotations
@@ -17,10 +18,19 @@ COMMON_HEADERS = [NO_STORE, NOSNIFF, NO_REFERRER]
 
 
 class Refused(Exception):
-    """A request that is not served. `status` overrides the ending's (413, 409); `challenge` is a WWW-Authenticate value."""
+    """A request that is not served. `status` overrides the ending's (413, 409); `challenge` is a WWW-Authenticate
+    value."""
 
     def __init__(
-        self, ending: Ending, field: str = "", reason: str = "", *, status: int = 0, code: str = "", challenge: str | None = None, more: object = None
+        self,
+        ending: Ending,
+        field: str = "",
+        reason: str = "",
+        *,
+        status: int = 0,
+        code: str = "",
+        challenge: str | None = None,
+        more: object = None,
     ) -> None:
         super().__init__(reason or ending.reason)
         self.ending = ending
@@ -67,7 +77,12 @@ def refusal_response(refused: Refused, request: Request, *, stream: bool) -> Res
     ending = refused.ending
     retry_ms = ending.jittered_retry_ms()
     if stream and ending.reconnect and wants_event_stream(request):
-        return Response(200, ending.farewell(retry_ms), "text/event-stream", [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), NOSNIFF, NO_REFERRER])
+        return Response(
+            200,
+            ending.farewell(retry_ms),
+            "text/event-stream",
+            [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), NOSNIFF, NO_REFERRER],
+        )
     if refused.status == 204:
         return Response(204, headers=list(COMMON_HEADERS))
     body: dict[str, object] = {"code": refused.code}

@@ -1,13 +1,16 @@
 """The Tornado application: everything over HTTP that the front door does not answer by itself.
 
-Owns routing, and the translation between Tornado's requests and this project's values. Must never decide anything that the front door decides too: both ask
-the same `StreamSurface`, and a stream that comes this way ends as the same kind of reader.
+Owns routing, and the translation between Tornado's requests and this project's values. Must never decide anything that
+the front door decides too: both ask the same `StreamSurface`, and a stream that comes this way ends as the same kind of
+reader.
 
-Invariants: no request line, query or token reaches a log; every error is JSON with a code and a reason; a stream leaves Tornado before its first byte.
+Invariants: no request line, query or token reaches a log; every error is JSON with a code and a reason; a stream leaves
+Tornado before its first byte.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -40,9 +43,13 @@ def request_of(handler: tornado.web.RequestHandler) -> Request:
     headers: dict[bytes, bytes] = {}
     for name, value in request.headers.get_all():
         key = name.lower().encode("latin-1", "replace")
-        headers[key] = headers[key] + b", " + value.encode("latin-1", "replace") if key in headers else value.encode("latin-1", "replace")
+        headers[key] = (
+            headers[key] + b", " + value.encode("latin-1", "replace")
+            if key in headers
+            else value.encode("latin-1", "replace")
+        )
     # On a Unix socket Tornado gives "0.0.0.0" for the peer.
-    remote = "" if request.remote_ip in (None, "0.0.0.0") else str(request.remote_ip)  # noqa: S104
+    remote = "" if request.remote_ip in (None, "0.0.0.0") else str(request.remote_ip)
     return Request(
         str(request.method), request.path, request.query, headers, remote, request.body, request.version == "HTTP/1.0"
     )
@@ -51,7 +58,7 @@ def request_of(handler: tornado.web.RequestHandler) -> Request:
 class Handler(tornado.web.RequestHandler):
     """What all handlers share."""
 
-    SUPPORTED_METHODS: ClassVar[tuple[str, ...]] = ("GET", "HEAD", "POST", "OPTIONS")  # type: ignore[misc]
+    SUPPORTED_METHODS: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
     allowed: ClassVar[str] = "GET, HEAD, OPTIONS"
 
     def initialize(self, surface: StreamSurface, vitals: Vitals, node: Node) -> None:
@@ -88,17 +95,19 @@ class Handler(tornado.web.RequestHandler):
             response.headers += PREFLIGHT
         self.answer(response)
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
+    def write_error(self, status_code: int, **_kwargs: Any) -> None:
         """Every error in one form."""
         for name, value in [*COMMON_HEADERS, *self.surface.cors(request_of(self))]:
             self.set_header(name, value)
         self.set_header("Content-Type", "application/json")
-        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status_code, "internal" if status_code >= 500 else "bad_request")
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
+            status_code, "internal" if status_code >= 500 else "bad_request"
+        )
         if status_code == 405:
             self.set_header("Allow", self.allowed)
         self.finish(dumps({"code": code, "reason": responses.get(status_code, "Error")}))
 
-    def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, tb: Any) -> None:
+    def log_exception(self, _type: type[BaseException] | None, value: BaseException | None, _trace: Any) -> None:
         """Tornado's own line would hold the request's URL, and so perhaps a token."""
         if isinstance(value, tornado.web.HTTPError):
             return
@@ -107,9 +116,11 @@ class Handler(tornado.web.RequestHandler):
 
 @tornado.web.stream_request_body
 class StreamHandler(Handler):
-    """A stream that did not come first on its connection, or whose admission takes waiting; and all publishes that the door passes on.
+    """A stream that did not come first on its connection, or whose admission takes waiting; and all publishes that the
+    door passes on.
 
-    The body is collected here and not by Tornado, which would answer 400 to one that is too large, and only count it as it comes.
+    The body is collected here and not by Tornado, which would answer 400 to one that is too large, and only count it as
+    it comes.
     """
 
     allowed = "GET, HEAD, POST, OPTIONS"
@@ -159,7 +170,7 @@ class StreamHandler(Handler):
         """The head of the stream that a GET would open, byte for byte, and the end."""
         request = self._whole_request()
         answer = await self._admit(request)
-        fd, _ = self._take_connection()
+        fd = self._take_connection()[0]
         if fd >= 0:
             if isinstance(answer, Response):
                 answer.body = b""
@@ -177,12 +188,13 @@ class StreamHandler(Handler):
         return start if isinstance(start, Response) else (answer, start)
 
     def _take_connection(self) -> tuple[int, bool]:
-        """The connection's own descriptor (-1 if the client is gone), out of Tornado's hands, and whether more bytes came after the request."""
-        self._auto_finish = False
+        """The connection's own descriptor (-1 if the client is gone), out of Tornado's hands, and whether more bytes
+        came after the request."""
+        setattr(self, "_auto_finish", False)  # noqa: B010  # a stream has no end that Tornado could write
         stream = self.detach()
         if stream.closed():
             return -1, False
-        more = stream.read_bytes(1, partial=True)
+        more = asyncio.ensure_future(stream.read_bytes(1, partial=True))
         surplus = more.done()
         more.add_done_callback(lambda done: done.exception())  # closing the stream ends it with one
         fd = os.dup(stream.socket.fileno())
@@ -253,4 +265,6 @@ def make_application(surface: StreamSurface, vitals: Vitals, node: Node, *, cons
     if console:
         names = "|".join(name.replace(".", r"\.") for name in CONSOLE_FILES)
         routes += [URLSpec(r"/", ConsoleHandler, parts), URLSpec(rf"/console/({names})", ConsoleHandler, parts)]
-    return tornado.web.Application(routes, default_handler_class=NotFoundHandler, default_handler_args=parts, log_function=lambda _: None)
+    return tornado.web.Application(
+        routes, default_handler_class=NotFoundHandler, default_handler_args=parts, log_function=lambda _: None
+    )

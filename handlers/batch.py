@@ -1,7 +1,8 @@
 """JSON and NDJSON publishes: from a body to events.
 
-Owns the shape of an event in JSON, and all-or-nothing validation with line numbers. Must never know of tokens or channels' names.
-Cost: about 5 microseconds per event (the standard library's C scanner; it refuses control characters that ujson lets pass).
+Owns the shape of an event in JSON, and all-or-nothing validation with line numbers. Must never know of tokens or
+channels' names. Cost: about 5 microseconds per event (the standard library's C scanner; it refuses control characters
+that ujson lets pass).
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ def _topics(value: dict[str, Any]) -> tuple[str, ...]:
         raise InvalidEvent("topics", "goes without topic")
     topics = value.get("topics", [value["topic"]] if "topic" in value else [])
     if not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
-        raise InvalidEvent("topics" if "topics" in value else "topic", "must be text" if "topic" in value else "must be a list of texts")
+        raise InvalidEvent(
+            "topics" if "topics" in value else "topic",
+            "must be text" if "topic" in value else "must be a list of texts",
+        )
     return tuple(topics)
 
 

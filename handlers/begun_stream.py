@@ -1,6 +1,7 @@
 """A Tornado stream whose first bytes have been read by the front door.
 
-Owns those bytes until Tornado asks for them. `read_from_fd` is the hook that Tornado's IOStream gives its subclasses for what is below the buffer.
+Owns those bytes until Tornado asks for them. `read_from_fd` is the hook that Tornado's IOStream gives its subclasses
+for what is below the buffer.
 """
 
 from __future__ import annotations

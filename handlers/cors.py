@@ -1,6 +1,7 @@
 """Origins: which web pages may use this server from another origin.
 
-Owns the allow-list and the headers that go with it. Exact comparison, no patterns, nothing reflected. Must never know of tokens.
+Owns the allow-list and the headers that go with it. Exact comparison, no patterns, nothing reflected. Must never know
+of tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Origins:
         self._allowed = frozenset(allowed)
 
     def check(self, request: Request) -> str | None:
-        """The allowed origin to name in the answer; None for no origin or the server's own. Raises Refused for any other."""
+        """The allowed origin to name in the answer; None for no origin or the server's own. Raises Refused for any
+        other."""
         origin = request.headers.get(b"origin")
         if origin is None:
             return None

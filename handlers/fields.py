@@ -1,7 +1,8 @@
 """Fields: the strict reading of queries and form bodies.
 
-Owns percent-decoding with errors. Frameworks replace bad bytes and strip white space, so that a value that was checked is not the value that was sent;
-here what is not UTF-8 is refused and nothing is altered. Source: URL Standard, application/x-www-form-urlencoded parsing (`;` is data, `+` a space).
+Owns percent-decoding with errors. Frameworks replace bad bytes and strip white space, so that a value that was checked
+is not the value that was sent; here what is not UTF-8 is refused and nothing is altered. Source: URL Standard,
+application/x-www-form-urlencoded parsing (`;` is data, `+` a space).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ MAX_FIELDS = 1_000
 
 
 def parse_form(text: bytes) -> list[tuple[str, bytes]]:
-    """Name and undecoded-to-text value of each field, in order. Raises Refused for a name that is not UTF-8, or too many fields."""
+    """Name and undecoded-to-text value of each field, in order. Raises Refused for a name that is not UTF-8, or too
+    many fields."""
     if text.count(b"&") >= MAX_FIELDS:
         raise bad("", f"at most {MAX_FIELDS} fields", too_large=True)
     fields = []

@@ -1,7 +1,7 @@
 """The Mercure publish form: from a body to one event of channel `main`.
 
-Owns the rules of the Mercure protocol for publishing that go beyond an event's own: the form, the reserved namespace, the reserved type. Must never know
-of tokens. Source: draft-dunglas-mercure-08, "Publication"; docs/protocol.md.
+Owns the rules of the Mercure protocol for publishing that go beyond an event's own: the form, the reserved namespace,
+the reserved type. Must never know of tokens. Source: draft-dunglas-mercure-08, "Publication"; docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 HUB_PATH = "/.well-known/mercure"
 _HUB_URL = f"http://hub.invalid{HUB_PATH}"
 RESERVED_TYPE = "mercure"
-# Only a topic with one of these can resolve to the hub's own path: the word itself, something that may decode to it, or a reference to the base.
+# Only a topic with one of these can resolve to the hub's own path: the word itself, something that may decode to it,
+# or a reference to the base.
 _SUSPICIOUS = re.compile(r"mercure|%|^[?#]")
 _UNRESERVED = re.compile(r"%(2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
 

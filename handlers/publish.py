@@ -1,7 +1,8 @@
-"""Publishing: from a POST to an acknowledged event, or a refusal. Used by the front door and by the Tornado handlers alike.
+"""Publishing: from a POST to an acknowledged event, or a refusal. Used by the front door and by the Tornado handlers
+alike.
 
-Owns the order of the checks (docs/protocol.md) and the answers of the two publishing endpoints. Must never know which way the request came in.
-Cost: about 30 microseconds for a small form, without relay and delivery.
+Owns the order of the checks (docs/protocol.md) and the answers of the two publishing endpoints. Must never know which
+way the request came in. Cost: about 30 microseconds for a small form, without relay and delivery.
 """
 
 from __future__ import annotations
@@ -65,14 +66,20 @@ class Publisher:
         answer = self._publish_to(channel, events, key, request)
         return answer if isinstance(answer, Response) else await answer
 
-    def _publish_to(self, channel: Channel, events: Sequence[Event], key: Key | None, request: Request) -> Response | Awaitable[Response]:
+    def _publish_to(
+        self, channel: Channel, events: Sequence[Event], key: Key | None, request: Request
+    ) -> Response | Awaitable[Response]:
         for event in events:
             self._check_own_id(event, channel)
         try:
             appended = self._rooms.hub.publish(channel, events, key)
         except (InvalidEvent, RelayUnavailable, KeyConflict) as error:
             raise _refused(error) from None
-        return _acknowledge(appended, request) if isinstance(appended, Appended) else self._acknowledge_later(appended, request)
+        return (
+            _acknowledge(appended, request)
+            if isinstance(appended, Appended)
+            else self._acknowledge_later(appended, request)
+        )
 
     @staticmethod
     async def _acknowledge_later(appended: Awaitable[Appended], request: Request) -> Response:

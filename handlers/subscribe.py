@@ -1,7 +1,9 @@
-"""Subscribing: from a streaming GET to a Subscription, or a refusal. Used by the front door and by the Tornado handler alike.
+"""Subscribing: from a streaming GET to a Subscription, or a refusal. Used by the front door and by the Tornado handler
+alike.
 
-Owns the parameters of streams and the order of the checks: origin, token, parameters, channel, rights, limits. Must never know which way the request came in.
-Cost: for a URL seen before, a few microseconds: parsed parameters are kept for the 4,096 latest URLs (never those that carry a token).
+Owns the parameters of streams and the order of the checks: origin, token, parameters, channel, rights, limits. Must
+never know which way the request came in. Cost: for a URL seen before, a few microseconds: parsed parameters are kept
+for the 4,096 latest URLs (never those that carry a token).
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ class Subscriber:
         wanted = parse(request.query, mercure)
         name = rooms.channel_name(request.path)
         channel = rooms.hub.channels.get(name)
-        if principal is ANONYMOUS and not (rooms.policy(name).anonymous if channel is None else channel.policy.anonymous):
+        if principal is ANONYMOUS and not (
+            rooms.policy(name).anonymous if channel is None else channel.policy.anonymous
+        ):
             raise missing_token()
         if channel is None:
             rooms.check_openable(name, principal)
@@ -134,6 +138,7 @@ class Subscriber:
         """The header, if it is not empty, else the parameter; "" if either was given empty."""
         header = request.headers.get(b"last-event-id")
         if header:
-            # A browser sends the UTF-8 bytes of the id. What is no UTF-8 is no id of ours: it stays as it is and is found nowhere.
+            # A browser sends the UTF-8 bytes of the id. What is no UTF-8 is no id of ours: it stays as it is and is
+            # found nowhere.
             return header.decode("utf-8", "replace")
         return wanted.cursor if header is None else wanted.cursor or ""

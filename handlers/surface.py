@@ -1,6 +1,8 @@
-"""The surface: streams and publishes as the front door and the Tornado handlers call them, with every refusal turned into an answer.
+"""The surface: streams and publishes as the front door and the Tornado handlers call them, with every refusal turned
+into an answer.
 
-Owns that nothing but a Response, a Subscription or None comes out, whatever came in: an unexpected error is a logged 500 without details.
+Owns that nothing but a Response, a Subscription or None comes out, whatever came in: an unexpected error is a logged
+500 without details.
 """
 
 from __future__ import annotations

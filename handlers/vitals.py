@@ -1,7 +1,8 @@
 """Vitals: /health, /ready, /stats and /metrics.
 
-Owns who may see them. `/health` and `/ready` are for anybody and tell nothing but yes or no; statistics and metrics are for direct peers on the loopback interface, and for tokens with
-`ringcast.operate`. To others they do not exist. Must never name topics, subjects or addresses.
+Owns who may see them. `/health` and `/ready` are for anybody and tell nothing but yes or no; statistics and metrics are
+for direct peers on the loopback interface, and for tokens with `ringcast.operate`. To others they do not exist. Must
+never name topics, subjects or addresses.
 """
 
 from __future__ import annotations

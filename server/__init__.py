@@ -1,0 +1,1 @@
+"""The engine: from a published event to every reader's socket."""

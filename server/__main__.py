@@ -1,7 +1,7 @@
 """The command line, and the one place that sees every part: `ringcast serve` puts them together.
 
-Owns wiring, signals and exit codes. The order of a start: settings, file limit, relay, channels, sockets; nothing listens before everything else works. The order of
-a stop: see server/node.py; a second signal ends the process at once.
+Owns wiring, signals and exit codes. The order of a start: settings, file limit, relay, channels, sockets; nothing
+listens before everything else works. The order of a stop: see server/node.py; a second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def policy_of(settings: Settings, name: str) -> Policy:
     """A channel's policy from the settings. With `memory:` the ring is the log, so its bounds are the retention."""
     own = settings.channel(name)
     ring = Retention(own.ring_events, own.ring_bytes, own.ring_seconds)
-    retain = ring if settings.relay.startswith("memory:") else Retention(own.retain_events, own.retain_bytes, own.retain_seconds)
+    retain = (
+        ring
+        if settings.relay.startswith("memory:")
+        else Retention(own.retain_events, own.retain_bytes, own.retain_seconds)
+    )
     return Policy(
         heartbeat_seconds=own.heartbeat_seconds,
         heartbeat_style=own.heartbeat_style,
@@ -82,7 +86,10 @@ def policy_of(settings: Settings, name: str) -> Policy:
 
 def make_relay(settings: Settings) -> Relay:
     """The relay that the settings name."""
-    common: dict[str, Any] = {"idempotency_seconds": settings.idempotency_seconds, "idempotency_keys": settings.idempotency_keys}
+    common: dict[str, Any] = {
+        "idempotency_seconds": settings.idempotency_seconds,
+        "idempotency_keys": settings.idempotency_keys,
+    }
     kind, _, rest = settings.relay.partition(":")
     if kind == "sqlite":
         from server.relay.sqlite import SqliteRelay  # a node in memory needs none of it
@@ -97,11 +104,16 @@ def make_limits(settings: Settings) -> Limits:
     possible = connections_within(file_limit)
     if settings.max_connections > possible:
         raise StartError(
-            f"max_connections is {settings.max_connections}, but the limit of {file_limit} open files allows {possible}: raise LimitNOFILE or lower it"
+            f"max_connections is {settings.max_connections}, but the limit of {file_limit} open files allows "
+            f"{possible}: raise LimitNOFILE or lower it"
         )
     beats = [settings.channel(name).heartbeat_seconds for name in settings.channels] + [settings.heartbeat_seconds]
-    names = Limits.__slots__  # type: ignore[attr-defined]
-    same = {name: getattr(settings, name) for name in names if name not in ("max_connections", "shortest_heartbeat_seconds", "max_channels")}
+    names = Limits.__slots__
+    same = {
+        name: getattr(settings, name)
+        for name in names
+        if name not in ("max_connections", "shortest_heartbeat_seconds", "max_channels")
+    }
     return Limits(
         max_connections=settings.max_connections or possible,
         max_channels=settings.max_channels,
@@ -150,7 +162,9 @@ class Server:
 
     def _hand_over(self, fd: int, remote: str, data: bytes) -> None:
         sock = socket.socket(fileno=fd)
-        stream = BegunStream(sock, data, max_buffer_size=self.settings.max_body_bytes * 2, max_write_buffer_size=HTTP_WRITE_BUFFER_BYTES)
+        stream = BegunStream(
+            sock, data, max_buffer_size=self.settings.max_body_bytes * 2, max_write_buffer_size=HTTP_WRITE_BUFFER_BYTES
+        )
         self.http.handle_stream(stream, (remote, 0) if remote else ())
 
     async def start(self) -> None:
@@ -162,9 +176,14 @@ class Server:
             await self.node.start(list(names))
         except RelayUnavailable as error:
             raise StartError(f"relay {settings.relay}: {error.reason}") from None
-        buffers = {"send_buffer_bytes": settings.send_buffer_bytes, "receive_buffer_bytes": settings.receive_buffer_bytes}
+        buffers = {
+            "send_buffer_bytes": settings.send_buffer_bytes,
+            "receive_buffer_bytes": settings.receive_buffer_bytes,
+        }
         try:
-            tcp = listen_tcp(settings.host, settings.port, user_timeout_seconds=settings.tcp_user_timeout_seconds, **buffers)
+            tcp = listen_tcp(
+                settings.host, settings.port, user_timeout_seconds=settings.tcp_user_timeout_seconds, **buffers
+            )
             self.door.listen(tcp)
             if settings.socket:
                 self.door.listen(listen_unix(settings.socket, **buffers))
@@ -182,7 +201,10 @@ class Server:
             connections=self.node.admission.max_connections,
         )
         if settings.development:
-            log.warning("development_mode", meaning="no key is configured: anybody on this machine may publish, subscribe and read private events")
+            log.warning(
+                "development_mode",
+                meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
+            )
 
     def on_signal(self) -> None:
         """The first signal drains, the second ends the process."""

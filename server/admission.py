@@ -1,10 +1,10 @@
 """Admission: who may hold how many connections, and how fast new ones may come.
 
-Owns the limits in all, per address, per token subject, and the rate of new connections. It refuses, and never evicts one that is connected. Must never know of
-sockets or requests.
+Owns the limits in all, per address, per token subject, and the rate of new connections. It refuses, and never evicts
+one that is connected. Must never know of sockets or requests.
 
-Invariants: the counts equal the readers held; a holder that holds nothing is forgotten, so a rotating address can't grow the tables.
-Cost: two dictionary look-ups per connection; a `Holder` per distinct address, shared by its readers.
+Invariants: the counts equal the readers held; a holder that holds nothing is forgotten, so a rotating address can't
+grow the tables. Cost: two dictionary look-ups per connection; a `Holder` per distinct address, shared by its readers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Holder:
 
 
 def address_key(remote: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits (a host has that many addresses to rotate through)."""
+    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits (a host has that many addresses to
+    rotate through)."""
     if ":" not in remote:
         return remote
     try:

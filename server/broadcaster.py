@@ -1,20 +1,23 @@
 """The broadcaster: everything that is written to readers' sockets after they have been admitted.
 
-Owns the readers' sockets, the one epoll that watches all of them, the sweep that brings live readers to their feed's head, and the ends of readers. Must never
-know of HTTP requests, tokens or the relay.
+Owns the readers' sockets, the one epoll that watches all of them, the sweep that brings live readers to their feed's
+head, and the ends of readers. Must never know of HTTP requests, tokens or the relay.
 
-How an event gets out: `publish` marks the feeds that got a frame; a sweep goes round each feed's readers and writes to each, in one system call, everything
-between its cursor and the head. The bytes of a span are joined once and shared by all readers at the same cursor. When the server falls behind, spans
-grow: throughput rises with load. A sweep gives the loop back after `slice_seconds`, so publishes and new connections wait for milliseconds at most.
+How an event gets out: `publish` marks the feeds that got a frame; a sweep goes round each feed's readers and writes to
+each, in one system call, everything between its cursor and the head. The bytes of a span are joined once and shared by
+all readers at the same cursor. When the server falls behind, spans grow: throughput rises with load. A sweep gives the
+loop back after `slice_seconds`, so publishes and new connections wait for milliseconds at most.
 
-A socket that takes no more makes its reader *stalled*: it leaves the sweep and keeps the rest of one write (at most `span_bytes`, shared with others) until
-the epoll says that it is writable. What it missed then is decided by its channel's lag policy. Nobody else notices.
+A socket that takes no more makes its reader *stalled*: it leaves the sweep and keeps the rest of one write (at most
+`span_bytes`, shared with others) until the epoll says that it is writable. What it missed then is decided by its
+channel's lag policy. Nobody else notices.
 
-Invariants: no object, timer or task per reader and event; every reader is in exactly one of: its feed's `readers`, `_stalled`, the replayer, closed.
-Cost per delivery: one `os.write` and about 0.3 microseconds around it. Cost per idle reader: see server/reader.py.
+Invariants: no object, timer or task per reader and event; every reader is in exactly one of: its feed's `readers`,
+`_stalled`, the replayer, closed. Cost per delivery: one `os.write` and about 0.3 microseconds around it. Cost per idle
+reader: see server/reader.py.
 
-Tried and rejected: a queue per reader (memory, and a copy per event); `loop.sock_sendall` or a transport per reader (17 KB each, 6 times the CPU);
-registering for EPOLLOUT from the start (one needless wake-up per connection).
+Tried and rejected: a queue per reader (memory, and a copy per event); `loop.sock_sendall` or a transport per reader (17
+KB each, 6 times the CPU); registering for EPOLLOUT from the start (one needless wake-up per connection).
 """
 
 from __future__ import annotations
@@ -45,13 +48,26 @@ log = get_logger("broadcaster")
 class Counters:
     """Running totals since the start, read by metrics."""
 
-    __slots__ = ("closed_by_peer", "delivered", "dropped", "gaps", "latency_buckets", "latency_count", "latency_sum", "surplus", "sweeps", "writes")
+    __slots__ = (
+        "closed_by_peer",
+        "delivered",
+        "dropped",
+        "gaps",
+        "latency_buckets",
+        "latency_count",
+        "latency_sum",
+        "surplus",
+        "sweeps",
+        "writes",
+    )
 
     # Upper bounds of the histogram of delivery latency (append to the last reader of a feed), in seconds.
     LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
     def __init__(self) -> None:
-        self.delivered = self.writes = self.dropped = self.gaps = self.closed_by_peer = self.surplus = self.sweeps = self.latency_count = 0
+        self.delivered = self.writes = self.dropped = self.gaps = self.closed_by_peer = self.surplus = self.sweeps = (
+            self.latency_count
+        ) = 0
         self.latency_sum = 0.0
         self.latency_buckets = [0] * len(self.LATENCY_BOUNDS)
 
@@ -65,7 +81,8 @@ class Counters:
 
 
 class Broadcaster:
-    """See the module's head. `on_closed(reader, ending)` is called once for every reader; ending None: the peer went away."""
+    """See the module's head. `on_closed(reader, ending)` is called once for every reader; ending None: the peer went
+    away."""
 
     def __init__(
         self,
@@ -93,7 +110,8 @@ class Broadcaster:
         self.readers = 0
         loop.add_reader(self._epoll.fileno(), self._poll)
 
-    # --- readers come and go -------------------------------------------------------------------------------------------------
+    # --- readers come and go
+    # -------------------------------------------------------------------------------------------------
 
     def add(self, reader: Reader) -> None:
         """Watch a reader's socket (non-blocking). It is in no feed's sweep yet."""
@@ -142,7 +160,8 @@ class Broadcaster:
         except OSError:
             pass  # the peer is gone or takes nothing: it learns of the end by the end
 
-    # --- the sweep -----------------------------------------------------------------------------------------------------------
+    # --- the sweep
+    # -----------------------------------------------------------------------------------------------------------
 
     def publish(self, feeds: Iterable[Feed]) -> None:
         """Bring the readers of these feeds to their heads, soon."""
@@ -151,7 +170,7 @@ class Broadcaster:
                 feed.finish(feed.channel.policy.lag_events, feed.channel.policy.lag_bytes)
             elif not feed.dirty:
                 self._mark(feed)
-            elif feed.ring.bytes > self._backlog_bytes:
+            elif feed.ring.size > self._backlog_bytes:
                 self._backlogged.add(feed)
 
     @property
@@ -211,7 +230,7 @@ class Broadcaster:
         self.count.observe_latency(time.monotonic() - feed.since)
 
     def _relieve(self, feed: Feed) -> None:
-        if self._backlogged and feed in self._backlogged and feed.ring.bytes <= self._backlog_bytes // 2:
+        if self._backlogged and feed in self._backlogged and feed.ring.size <= self._backlog_bytes // 2:
             self._backlogged.discard(feed)
             if not self._backlogged:
                 self._room.set()
@@ -267,10 +286,12 @@ class Broadcaster:
         self._relieve(feed)
         return feed.left <= 0
 
-    # --- one reader ----------------------------------------------------------------------------------------------------------
+    # --- one reader
+    # ----------------------------------------------------------------------------------------------------------
 
     def write(self, reader: Reader, data: bytes, position: int) -> bool:
-        """Write to one reader; False if it is now stalled or closed. `position`: what the reader has in the log once `data` is out."""
+        """Write to one reader; False if it is now stalled or closed. `position`: what the reader has in the log once
+        `data` is out."""
         try:
             sent = os.write(reader.fd, data)
         except BlockingIOError:
@@ -353,14 +374,19 @@ class Broadcaster:
         return reader.feed.ring.before(reader.cursor)
 
     def stalled_since(self, before: float) -> list[Reader]:
-        """Readers without progress since `before` (time.monotonic), and those over the limits of a `disconnect` policy."""
+        """Readers without progress since `before` (time.monotonic), and those over the limits of a `disconnect`
+        policy."""
         found = []
-        for reader, _ in self._stalled.items():
+        for reader in self._stalled:
             stall = reader.stall
             assert stall is not None
             policy = reader.feed.channel.policy
             ring = reader.feed.ring
-            over = policy.lag_policy == "disconnect" and reader.replay is None and reader.cursor < ring.within(policy.lag_events, policy.lag_bytes)
+            over = (
+                policy.lag_policy == "disconnect"
+                and reader.replay is None
+                and reader.cursor < ring.within(policy.lag_events, policy.lag_bytes)
+            )
             if stall.since < before or over:
                 found.append(reader)
         return found
@@ -372,9 +398,13 @@ class Broadcaster:
 
     def lag_of(self, channel: Channel) -> int:
         """Events that the slowest stalled reader of a channel is behind."""
-        return max((r.feed.ring.head - r.cursor for r in self._stalled if r.feed.channel is channel and r.replay is None), default=0)
+        return max(
+            (r.feed.ring.head - r.cursor for r in self._stalled if r.feed.channel is channel and r.replay is None),
+            default=0,
+        )
 
-    # --- the epoll -----------------------------------------------------------------------------------------------------------
+    # --- the epoll
+    # -----------------------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
         by_fd = self._by_fd

@@ -1,9 +1,10 @@
 """Channels: a named, ordered log with its own policy, and the feeds of its readers on this node.
 
-Owns the way of an event from the log to the feeds, and the decision where a resuming reader starts. Must never know of sockets or of the relay. Pure.
+Owns the way of an event from the log to the feeds, and the decision where a resuming reader starts. Must never know of
+sockets or of the relay. Pure.
 
-Invariant: an entry is in the log and in every feed that wants it in one step, so a reader that joins after a look at the log misses nothing and gets
-nothing twice.
+Invariant: an entry is in the log and in every feed that wants it in one step, so a reader that joins after a look at
+the log misses nothing and gets nothing twice.
 Cost per event: one index look-up, one append per matching feed.
 """
 
@@ -21,6 +22,9 @@ from server.log import Log
 from server.relay.protocol import Entry, Retention
 from server.selection import Selection
 
+_RING = Retention(10_000, 64 << 20, 86_400.0)
+_RETAIN = Retention(1_000_000, 1 << 30, 86_400.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -33,15 +37,16 @@ class Policy:
     lag_policy: str = "gap"
     lag_events: int = 1000
     lag_bytes: int = 1 << 20
-    ring: Retention = Retention(10_000, 64 << 20, 86_400.0)
-    retain: Retention = Retention(1_000_000, 1 << 30, 86_400.0)
+    ring: Retention = _RING
+    retain: Retention = _RETAIN
     anonymous: bool = False
     hello_event: str = "hello"
     unknown_cursor: str = "all"
 
 
 class Start(NamedTuple):
-    """Where a stream begins: everything after `position` (None: live from now). `gap` is the reason of a declared gap, `found` if the cursor was."""
+    """Where a stream begins: everything after `position` (None: live from now). `gap` is the reason of a declared
+    gap, `found` if the cursor was."""
 
     position: int | None
     gap: str | None = None
@@ -97,7 +102,8 @@ class Channel:
             self.index.remove(feed)
 
     def locate(self, cursor: str, selection: Selection, floor: int, mark: int) -> Start | None:
-        """Where a stream with this cursor starts; None if only the relay can tell (a publisher's id that memory does not hold).
+        """Where a stream with this cursor starts; None if only the relay can tell (a publisher's id that memory does
+        not hold).
 
         `floor` and `mark` are the relay's: the oldest cursor without loss, and the present.
         """

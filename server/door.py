@@ -1,16 +1,18 @@
 """The front door: accepts connections, answers what is hot by itself, and hands everything else to the HTTP server.
 
-Owns sockets from accept until they are a reader's, the HTTP server's, or closed. It reads the head of a request and decides: a streaming GET (the socket becomes a reader's), and
-a small, complete publish POST (the socket stays for the next one) are answered here. All else goes to `hand_over`, with the bytes that were read, for good. Must never know
-what paths mean (it asks the `Surface`) or of tokens and limits.
+Owns sockets from accept until they are a reader's, the HTTP server's, or closed. It reads the head of a request and
+decides: a streaming GET (the socket becomes a reader's), and a small, complete publish POST (the socket stays for the
+next one) are answered here. All else goes to `hand_over`, with the bytes that were read, for good. Must never know what
+paths mean (it asks the `Surface`) or of tokens and limits.
 
-Invariants: a socket has one owner; a request that is not complete within `header_seconds` ends; what waits here is bounded in number and in bytes; an error of accept is
-survived with a pause and one log line.
-Cost per streaming connection: accept, read, parse (llhttp by httptools), and the opening; no object of the socket module. A connection through Tornado's HTTPServer costs
-ten times that, and a publish through Tornado's Application about 540 microseconds against 35 here.
+Invariants: a socket has one owner; a request that is not complete within `header_seconds` ends; what waits here is
+bounded in number and in bytes; an error of accept is survived with a pause and one log line.
+Cost per streaming connection: accept, read, parse (llhttp by httptools), and the opening; no object of the socket
+module. A connection through Tornado's HTTPServer costs ten times that, and a publish through Tornado's Application
+about 540 microseconds against 35 here.
 
-Tried and rejected: looking with MSG_PEEK and leaving the bytes for the next owner (a socket object, two more system calls and an edge-triggered epoll per connection); the HTTP server
-takes bytes that were read just as well.
+Tried and rejected: looking with MSG_PEEK and leaving the bytes for the next owner (a socket object, two more system
+calls and an edge-triggered epoll per connection); the HTTP server takes bytes that were read just as well.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Surface(Protocol):
 
 
 class Knock:
-    """A connection at the door and what it has sent. `since`: its accept, the last answer, or the first byte of the next request, whichever came last."""
+    """A connection at the door and what it has sent. `since`: its accept, the last answer, or the first byte of the
+    next request, whichever came last."""
 
     __slots__ = ("answering", "data", "fd", "remote", "served", "since", "watched")
 
@@ -100,7 +103,8 @@ class Door:
         self.accepted = self.handed_over = self.timed_out = self.accept_errors = self.published = 0
         loop.add_reader(self._epoll.fileno(), self._poll)
 
-    # --- accepting -----------------------------------------------------------------------------------------------------------
+    # --- accepting
+    # -----------------------------------------------------------------------------------------------------------
 
     def listen(self, sock: socket.socket) -> None:
         """Accept from a listening, non-blocking socket."""
@@ -118,7 +122,7 @@ class Door:
             self._close(knock)
 
     def _accept(self, listener: socket.socket) -> None:
-        accept = listener._accept  # the descriptor alone: a socket object costs as much as the accept
+        accept = listener._accept  # type: ignore[attr-defined]  # the descriptor alone: a socket object costs as much as the accept
         now = time.monotonic()
         for _ in range(ACCEPTS_PER_TURN):
             try:
@@ -135,7 +139,8 @@ class Door:
             self._look(Knock(fd, address[0] if isinstance(address, tuple) else "", now))
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
-        """Without a free descriptor accept would fail at once, again and again: stop asking for a moment, and make room if somebody only waits."""
+        """Without a free descriptor accept would fail at once, again and again: stop asking for a moment, and make
+        room if somebody only waits."""
         now = time.monotonic()
         self.accept_errors += 1
         self._loop.remove_reader(listener.fileno())
@@ -144,7 +149,12 @@ class Door:
         self._evict()
         if now - self._complained >= 1.0:
             self._complained = now
-            log.error("accept_failed", error=os.strerror(error.errno or 0), pause_seconds=PAUSE_SECONDS, errors=self.accept_errors)
+            log.error(
+                "accept_failed",
+                error=os.strerror(error.errno or 0),
+                pause_seconds=PAUSE_SECONDS,
+                errors=self.accept_errors,
+            )
 
     def _unpause(self, listener: socket.socket) -> None:
         if self._paused.pop(listener, None) is not None:
@@ -156,7 +166,8 @@ class Door:
             self._close(knock)
             return
 
-    # --- waiting -------------------------------------------------------------------------------------------------------------
+    # --- waiting
+    # -------------------------------------------------------------------------------------------------------------
 
     def _wait(self, knock: Knock) -> None:
         if not knock.watched:
@@ -199,7 +210,8 @@ class Door:
         """Connections whose request is not complete."""
         return len(self._knocks)
 
-    # --- looking at a request ------------------------------------------------------------------------------------------------
+    # --- looking at a request
+    # ------------------------------------------------------------------------------------------------
 
     def _look(self, knock: Knock) -> None:
         """Read what has come and decide. A defect of ours costs one connection, never the door."""
@@ -239,7 +251,11 @@ class Door:
                 if head.content_length < 0 and self._surface.is_stream(head.path):
                     self._stream(knock, head, surplus=len(data) > end)
                     return
-            elif head.method == "POST" and 0 <= head.content_length <= READ_BYTES - end and self._surface.is_publish(head.path):
+            elif (
+                head.method == "POST"
+                and 0 <= head.content_length <= READ_BYTES - end
+                and self._surface.is_publish(head.path)
+            ):
                 if len(data) < end + head.content_length:
                     self._wait(knock)
                 else:
@@ -265,7 +281,8 @@ class Door:
         except OSError:
             return False
 
-    # --- streams -------------------------------------------------------------------------------------------------------------
+    # --- streams
+    # -------------------------------------------------------------------------------------------------------------
 
     def _stream(self, knock: Knock, head: Head, *, surplus: bool) -> None:
         answer = self._surface.subscribe(head.request(knock.remote))
@@ -284,7 +301,8 @@ class Door:
             return
         self._to_http_server(knock)  # it takes waiting, which is the handlers' business
 
-    # --- publishes -----------------------------------------------------------------------------------------------------------
+    # --- publishes
+    # -----------------------------------------------------------------------------------------------------------
 
     def _publish(self, knock: Knock, head: Head, end: int) -> None:
         total = end + head.content_length

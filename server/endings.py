@@ -1,7 +1,7 @@
 """Endings: why a stream ends or a request is refused, as values in one table.
 
-Owns the codes, their HTTP status for API clients, whether a client should come back and after how long. Wire, logs, metrics and docs all read this
-table. Must never know of sockets. Cost: nothing per reader.
+Owns the codes, their HTTP status for API clients, whether a client should come back and after how long. Wire, logs,
+metrics and docs all read this table. Must never know of sockets. Cost: nothing per reader.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A reason to end. `retry_ms` is the (low, high) range of the jittered `retry:`, for clients that should come back."""
+    """A reason to end. `retry_ms` is the (low, high) range of the jittered `retry:`, for clients that should come
+    back."""
 
     code: str
     status: int
@@ -27,7 +28,8 @@ class Ending:
 
     def farewell(self, retry_ms: int | None = None) -> bytes:
         """The last block of a stream that ends for this reason, not yet framed for transfer."""
-        body = f'event: {self.code}\ndata: {{"code":"{self.code}","reason":"{self.reason}","reconnect":{str(self.reconnect).lower()}}}\n\n'
+        facts = f'{{"code":"{self.code}","reason":"{self.reason}","reconnect":{str(self.reconnect).lower()}}}'
+        body = f"event: {self.code}\ndata: {facts}\n\n"
         if self.reconnect:
             body = f"retry: {self.jittered_retry_ms() if retry_ms is None else retry_ms}\n{body}"
         return body.encode()

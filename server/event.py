@@ -1,11 +1,12 @@
 """Events: what is published. An `Event` that exists can be encoded.
 
-Owns the rules for every field of an event: what is refused, with which field and reason. Must never know of channels' policies, tokens, sockets or
-clocks. Everything that leaves a server as `id:`, `event:` or `retry:` passed through here, so no later stage checks again.
+Owns the rules for every field of an event: what is refused, with which field and reason. Must never know of channels'
+policies, tokens, sockets or clocks. Everything that leaves a server as `id:`, `event:` or `retry:` passed through here,
+so no later stage checks again.
 
-Invariants: text is encodable as UTF-8 (no lone surrogates); ids, types and topics hold no control or format characters, so they cannot forge a line.
-Cost: one `Event` (a slotted object) per published event; validation is a few compiled-regex searches.
-Source: HTML Living Standard 9.2 (event streams); Mercure draft-08, "Publication".
+Invariants: text is encodable as UTF-8 (no lone surrogates); ids, types and topics hold no control or format characters,
+so they cannot forge a line. Cost: one `Event` (a slotted object) per published event; validation is a few
+compiled-regex searches. Source: HTML Living Standard 9.2 (event streams); Mercure draft-08, "Publication".
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ MAX_RETRY_MS = 9_999_999
 # EventSource fires these itself; an event of that name would be mistaken for the connection's own.
 _TAKEN_TYPES = CONTROL_EVENTS | {"open", "error"}
 
-# Category Cc, Cf and lone surrogates (Cs). Python's re has no \p{Cf}; the ranges are Unicode 15's, checked against unicodedata by a test.
+# Category Cc, Cf and lone surrogates (Cs). Python's re has no \p{Cf}; the ranges are Unicode 15's, checked against
+# unicodedata by a test.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064"
     "\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -45,7 +47,8 @@ class InvalidEvent(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `topics[0]` is the canonical topic; `id` is the publisher's own id or None; `retry_ms` None means none.
+    """One event. `topics[0]` is the canonical topic; `id` is the publisher's own id or None; `retry_ms` None means
+    none.
 
     Raises InvalidEvent.
     """

@@ -1,8 +1,8 @@
 """Requests and responses as plain values, whichever way they came in (front door or Tornado).
 
-Owns the two value types between transport and handlers. Must never know of sockets or of Tornado. Header names are lower-case bytes; a header that came
-more than once is joined with ", " as RFC 9110 section 5.3 allows (for `Authorization` the result is malformed, as it should be).
-Cost: one of each per request, none per event.
+Owns the two value types between transport and handlers. Must never know of sockets or of Tornado. Header names are
+lower-case bytes; a header that came more than once is joined with ", " as RFC 9110 section 5.3 allows (for
+`Authorization` the result is malformed, as it should be). Cost: one of each per request, none per event.
 """
 
 from __future__ import annotations

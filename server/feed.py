@@ -2,10 +2,11 @@
 
 Owns membership and the state of the sweep over it. Must never know of sockets. Pure.
 
-The sweep goes round `readers` in a circle from `at`; `left` is how many visits remain until every reader has been seen since the last event. At the end
-of a lap every reader has had what was there when the lap began, so the ring forgets that much (unless `uneven`: a reader was moved behind the sweep).
-Invariants: `readers` are those that can be written to now, with `reader.index` their place; stalled and replaying readers are members but not in it.
-Cost: membership changes are O(1) (the last reader takes the place of the one that leaves).
+The sweep goes round `readers` in a circle from `at`; `left` is how many visits remain until every reader has been seen
+since the last event. At the end of a lap every reader has had what was there when the lap began, so the ring forgets
+that much (unless `uneven`: a reader was moved behind the sweep). Invariants: `readers` are those that can be written to
+now, with `reader.index` their place; stalled and replaying readers are members but not in it. Cost: membership changes
+are O(1) (the last reader takes the place of the one that leaves).
 """
 
 from __future__ import annotations
@@ -25,8 +26,21 @@ class Feed:
     """See the module's head."""
 
     __slots__ = (
-        "at", "channel", "dirty", "encoding", "lap_head", "last_event", "left", "members", "readers", "ring", "selection", "since", "stalled", "uneven",
-    )  # fmt: skip
+        "at",
+        "channel",
+        "dirty",
+        "encoding",
+        "lap_head",
+        "last_event",
+        "left",
+        "members",
+        "readers",
+        "ring",
+        "selection",
+        "since",
+        "stalled",
+        "uneven",
+    )
 
     def __init__(self, channel: Channel, selection: Selection, encoding: Encoding) -> None:
         self.channel = channel

@@ -1,10 +1,12 @@
 """Frames: events as bytes of the event-stream format, and how bytes are wrapped for transfer.
 
-Owns the wire format. A frame is made once per event and shared by every reader of it; wrapping (chunked, or none for HTTP/1.0) happens per
-span of joined frames, not per frame. Must never know of readers. Frames are only made of validated `Event`s: nothing is escaped here but line ends.
+Owns the wire format. A frame is made once per event and shared by every reader of it; wrapping (chunked, or none for
+HTTP/1.0) happens per span of joined frames, not per frame. Must never know of readers. Frames are only made of
+validated `Event`s: nothing is escaped here but line ends.
 
-Invariants: a frame is whole blocks, so anything may stand between two frames; it never begins with a byte-order mark; data is split at LF, CR and
-CRLF only (`str.splitlines` also splits at U+2028 and six others, and would change the data).
+Invariants: a frame is whole blocks, so anything may stand between two frames; it never begins with a byte-order mark;
+data is split at LF, CR and CRLF only (`str.splitlines` also splits at U+2028 and six others, and would change the
+data).
 Cost: one encoding per event, about a microsecond and a half for short data.
 Source: HTML Living Standard 9.2.5 and 9.2.6; RFC 9112 section 7.1.
 """

@@ -1,7 +1,7 @@
 """Heads: the request line and header fields at the front door, and whole responses as bytes.
 
-Owns parsing with llhttp (httptools) and the plain response format. Must never know of sockets or paths. Anything out of the ordinary (an
-upgrade, a transfer coding, `Expect`, a syntax error) is None or `unusual`: Tornado deals with it.
+Owns parsing with llhttp (httptools) and the plain response format. Must never know of sockets or paths. Anything out of
+the ordinary (an upgrade, a transfer coding, `Expect`, a syntax error) is None or `unusual`: Tornado deals with it.
 Cost: one parser object and one call per header field, about 6 microseconds for curl's head, 12 for a browser's.
 """
 

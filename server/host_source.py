@@ -1,7 +1,7 @@
 """The host source: this machine's own figures, once a second, on channel `host`.
 
-Owns the sampling. Real input for the first minute with the product. Must never hold up the loop: a sample takes about a millisecond, most of it the count
-of sockets, which is read from /proc/net/sockstat and not by walking processes.
+Owns the sampling. Real input for the first minute with the product. Must never hold up the loop: a sample takes about a
+millisecond, most of it the count of sockets, which is read from /proc/net/sockstat and not by walking processes.
 """
 
 from __future__ import annotations
@@ -54,8 +54,16 @@ def sample(before: Traffic) -> tuple[str, Traffic]:
     passed = max(traffic.at - before.at, 0.001)
     facts = {
         "ts": round(time.time(), 3),
-        "cpu": {"percent": psutil.cpu_percent(), "per_core": psutil.cpu_percent(percpu=True), "load": [round(x, 2) for x in os.getloadavg()]},
-        "memory": {"percent": memory.percent, "used_bytes": memory.total - memory.available, "total_bytes": memory.total},
+        "cpu": {
+            "percent": psutil.cpu_percent(),
+            "per_core": psutil.cpu_percent(percpu=True),
+            "load": [round(x, 2) for x in os.getloadavg()],
+        },
+        "memory": {
+            "percent": memory.percent,
+            "used_bytes": memory.total - memory.available,
+            "total_bytes": memory.total,
+        },
         "network": {
             "sent_per_second": round((traffic.sent - before.sent) / passed),
             "received_per_second": round((traffic.received - before.received) / passed),

@@ -1,9 +1,11 @@
 """The hub: from a valid event to the log, and from the log to the channels of this node.
 
-Owns the set of channels and the way of an event: publish, relay, deliver, channel, feeds, broadcaster. Must never know of HTTP, tokens or sockets.
+Owns the set of channels and the way of an event: publish, relay, deliver, channel, feeds, broadcaster. Must never know
+of HTTP, tokens or sockets.
 
-Invariants: an event that was not appended is delivered to nobody; entries reach a channel in the order of the log, on the event loop.
-Cost: a publish is one call into the relay; delivery is one index look-up per event, then the broadcaster's work per reader.
+Invariants: an event that was not appended is delivered to nobody; entries reach a channel in the order of the log, on
+the event loop. Cost: a publish is one call into the relay; delivery is one index look-up per event, then the
+broadcaster's work per reader.
 """
 
 from __future__ import annotations
@@ -87,9 +89,12 @@ class Hub:
         log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history))
         return channel
 
-    # --- the way of an event -------------------------------------------------------------------------------------------------
+    # --- the way of an event
+    # -------------------------------------------------------------------------------------------------
 
-    def publish(self, channel: Channel, events: Sequence[Event], key: Key | None = None) -> Appended | Awaitable[Appended]:
+    def publish(
+        self, channel: Channel, events: Sequence[Event], key: Key | None = None
+    ) -> Appended | Awaitable[Appended]:
         """Append events to a channel, all or none: at once where the relay allows it, else by an awaitable.
 
         Raises (either way) InvalidEvent for an event that is too large on the wire, RelayUnavailable, KeyConflict.
@@ -110,14 +115,17 @@ class Hub:
         if len(event.data) * 4 * MAX_GROWTH < self._max_frame_bytes:
             return
         if len(encode(event, "x" * 20)) > self._max_frame_bytes:
-            raise InvalidEvent("data", f"makes an event of more than {self._max_frame_bytes} bytes on the wire", too_large=True)
+            raise InvalidEvent(
+                "data", f"makes an event of more than {self._max_frame_bytes} bytes on the wire", too_large=True
+            )
 
     def _deliver(self, name: str, entries: Sequence[Entry]) -> None:
         channel = self.channels.get(name)
         if channel is not None:
             self._broadcaster.publish(channel.accept(entries, time.monotonic()))
 
-    # --- the way of a reader -------------------------------------------------------------------------------------------------
+    # --- the way of a reader
+    # -------------------------------------------------------------------------------------------------
 
     def locate(self, channel: Channel, cursor: str | None, last: int, selection: Selection) -> Start | None:
         """Where a stream starts; None if the relay has to be asked (`find`)."""

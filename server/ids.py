@@ -1,7 +1,8 @@
 """Ids: `EPOCH-POSITION`, the one form of a cursor that the server makes.
 
-Owns the text form. A position is a time in microseconds since 1970 (the relay makes it strictly increase); fixed-width hexadecimal sorts as text until
-the year 2112. Must never know of channels or readers. Cost: one string formatting per event.
+Owns the text form. A position is a time in microseconds since 1970 (the relay makes it strictly increase); fixed-width
+hexadecimal sorts as text until the year 2112. Must never know of channels or readers. Cost: one string formatting per
+event.
 
 Why time and not a counter: a counter tells a reader how many events it may not read went by (contract, Isolation).
 """

@@ -1,10 +1,11 @@
 """The index of feeds: which feeds an event goes to, found by its topics and type.
 
-Owns the tables from topic, type and template prefix to feeds. Must never know of sockets. Pure. The index only proposes candidates; `Selection.wants` has the
-last word, so that live delivery and replay can't differ.
+Owns the tables from topic, type and template prefix to feeds. Must never know of sockets. Pure. The index only proposes
+candidates; `Selection.wants` has the last word, so that live delivery and replay can't differ.
 
-Invariant: for every feed and event, `feed in match(event)` exactly if `feed.selection.wants(event)`.
-Cost: a look-up per topic and per distinct length of a template prefix, then one `wants` per candidate. It grows with the matches, not with the feeds.
+Invariant: for every feed and event, `feed in match(event)` exactly if `feed.selection.wants(event)`. Cost: a look-up
+per topic and per distinct length of a template prefix, then one `wants` per candidate. It grows with the matches, not
+with the feeds.
 """
 
 from __future__ import annotations

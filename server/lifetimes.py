@@ -1,15 +1,16 @@
 """Lifetimes: heartbeats and every deadline of readers, from one coarse timer.
 
-Owns the wheel. A wheel turns once per heartbeat interval; each reader sits in one of its slots, given out in turn, so heartbeats are spread over the interval.
-When its slot comes up a reader is looked at once: heartbeat, idle, and whether its deadline falls before the next turn (then it goes to a list for that tick).
-Must never know of sockets (it asks the broadcaster) or why a deadline was set.
+Owns the wheel. A wheel turns once per heartbeat interval; each reader sits in one of its slots, given out in turn, so
+heartbeats are spread over the interval. When its slot comes up a reader is looked at once: heartbeat, idle, and whether
+its deadline falls before the next turn (then it goes to a list for that tick). Must never know of sockets (it asks the
+broadcaster) or why a deadline was set.
 
-Invariants: a reader hears from us at least every `heartbeat_seconds` plus a tick; it ends at most a tick after its deadline; a reader that closed is in no
-slot, and in the tick lists for at most one turn.
+Invariants: a reader hears from us at least every `heartbeat_seconds` plus a tick; it ends at most a tick after its
+deadline; a reader that closed is in no slot, and in the tick lists for at most one turn.
 Cost: one timer in all; one visit per reader and interval; two list places per reader.
 
-Tried and rejected: `loop.call_later` per reader (a handle and a closure each, and a heap of 20,000); one set per deadline tick (closed readers have to be
-taken out of sets that are 30 minutes long).
+Tried and rejected: `loop.call_later` per reader (a handle and a closure each, and a heap of 20,000); one set per
+deadline tick (closed readers have to be taken out of sets that are 30 minutes long).
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ class Lifetimes:
         due = self._started + (self._tick + 1) * self.tick_seconds
         late = now - due
         turned = 0
-        # After a stall of the loop the missed ticks are made up for, but no wheel turns more than once: one heartbeat each, not one per missed interval.
+        # After a stall of the loop the missed ticks are made up for, but no wheel turns more than once: one heartbeat
+        # each, not one per missed interval.
         while now >= due:
             self._tick += 1
             self._end_due(now)
@@ -157,7 +159,11 @@ class Lifetimes:
 
     def _end_if_idle(self, reader: Reader, now: float) -> bool:
         idle_seconds = reader.feed.channel.policy.idle_seconds
-        if not idle_seconds or reader.replay is not None or now - max(reader.feed.last_event, reader.opened) < idle_seconds:
+        if (
+            not idle_seconds
+            or reader.replay is not None
+            or now - max(reader.feed.last_event, reader.opened) < idle_seconds
+        ):
             return False
         self._broadcaster.close(reader, IDLE)
         return True
@@ -172,7 +178,10 @@ class Lifetimes:
             if self._end_if_idle(reader, now):
                 continue
             self._plan(reader, wheel)
-            if not policy.heartbeat_seconds or now - max(feed.last_event, reader.opened) < policy.heartbeat_seconds * RECENT_SHARE:
+            if (
+                not policy.heartbeat_seconds
+                or now - max(feed.last_event, reader.opened) < policy.heartbeat_seconds * RECENT_SHARE
+            ):
                 continue
             if reader.index < 0 or reader.cursor != feed.ring.head:
                 continue  # bytes are on their way, or it takes none; a cursor must not run ahead of them

@@ -1,9 +1,11 @@
 """Logs: a channel's newest entries in memory, for replay.
 
-Owns the bounded history by position and by publishers' own ids. Must never know of readers or of where else the log is kept. Pure: time is passed in.
+Owns the bounded history by position and by publishers' own ids. Must never know of readers or of where else the log is
+kept. Pure: time is passed in.
 
-Invariants: positions strictly increase; `floor` is the position of the newest entry dropped, so a cursor at or above it has missed nothing that is gone.
-Cost: an append is amortised O(1); a look-up by position is a binary search; an entry is one pointer beside its frame.
+Invariants: positions strictly increase; `floor` is the position of the newest entry dropped, so a cursor at or above it
+has missed nothing that is gone. Cost: an append is amortised O(1); a look-up by position is a binary search; an entry
+is one pointer beside its frame.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Log:
         if entry.event.id is not None:
             self._ids.setdefault(entry.event.id, []).append(entry.position)
         bound = self.bound
-        while (bound.events and len(self) > bound.events) or (bound.bytes and self.bytes > bound.bytes and len(self) > 1):
+        while (bound.events and len(self) > bound.events) or (
+            bound.bytes and self.bytes > bound.bytes and len(self) > 1
+        ):
             self._drop()
 
     def expire(self, now: float) -> None:

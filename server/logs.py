@@ -1,7 +1,8 @@
 """Logs: one structured line per thing that matters, none per event.
 
-Owns the set-up of structlog and the neutralising of what strangers sent. Must never be given a token. JSON lines in production, readable ones on a terminal; in
-both, control characters are escaped and long values cut, so that no request can forge a line or drive a terminal.
+Owns the set-up of structlog and the neutralising of what strangers sent. Must never be given a token. JSON lines in
+production, readable ones on a terminal; in both, control characters are escaped and long values cut, so that no request
+can forge a line or drive a terminal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def neutral(text: str) -> str:
 
 
 def _neutralise(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: neutral(value) if isinstance(value, str) and key != "exception" else value for key, value in fields.items()}
+    return {
+        key: neutral(value) if isinstance(value, str) and key != "exception" else value for key, value in fields.items()
+    }
 
 
 def _json_line(_: Any, __: str, fields: structlog.typing.EventDict) -> str:
@@ -41,7 +44,9 @@ def configure(log_format: str, level: str, stream: TextIO | None = None) -> None
     out = stream or sys.stderr
     plain = log_format == "console" or (log_format == "auto" and out.isatty())
     render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())] if plain else [structlog.processors.format_exc_info, _json_line]
+        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        if plain
+        else [structlog.processors.format_exc_info, _json_line]
     )
     structlog.configure(
         processors=[

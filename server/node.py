@@ -1,9 +1,10 @@
 """The node: the engine's parts, put together, and its life from start to drained.
 
-Owns the construction of the parts and the order in which they start and stop. Must never know of HTTP paths or of the command line.
+Owns the construction of the parts and the order in which they start and stop. Must never know of HTTP paths or of the
+command line.
 
-Stopping: not ready; no new connections; every reader gets a farewell and a jittered `retry:`, spread over `drain_seconds`; publishes in flight finish; the relay
-closes.
+Stopping: not ready; no new connections; every reader gets a farewell and a jittered `retry:`, spread over
+`drain_seconds`; publishes in flight finish; the relay closes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ log = get_logger("node")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The engine's knobs, in the units of the settings of the same names (`max_connections` as derived from the file limit)."""
+    """The engine's knobs, in the units of the settings of the same names (`max_connections` as derived from the file
+    limit)."""
 
     max_connections: int
     max_connections_per_address: int = 0
@@ -75,9 +77,15 @@ class Node:
             opens_burst=limits.opens_burst,
         )
         self.broadcaster = Broadcaster(
-            loop, self._closed, slice_seconds=limits.slice_ms / 1000, span_bytes=limits.span_bytes, backlog_bytes=limits.backlog_bytes
+            loop,
+            self._closed,
+            slice_seconds=limits.slice_ms / 1000,
+            span_bytes=limits.span_bytes,
+            backlog_bytes=limits.backlog_bytes,
         )
-        self.hub = Hub(relay, self.broadcaster, policy_of, max_frame_bytes=limits.max_frame_bytes, max_channels=limits.max_channels)
+        self.hub = Hub(
+            relay, self.broadcaster, policy_of, max_frame_bytes=limits.max_frame_bytes, max_channels=limits.max_channels
+        )
         self.replayer = Replayer(self.broadcaster, relay.read, relay.mark, relay.floor)
         self.broadcaster.replayer = self.replayer
         self.lifetimes = Lifetimes(

@@ -1,7 +1,7 @@
 """Opening: the one place where a request becomes a reader, whichever way it came in.
 
-Owns the response head, the first block, where the reader starts, and when it will end. The front door and the Tornado handler both end here. Must never
-parse a request.
+Owns the response head, the first block, where the reader starts, and when it will end. The front door and the Tornado
+handler both end here. Must never parse a request.
 
 Invariant: the decision where to start and the joining of the live feed are one synchronous step.
 Cost: one write, one epoll registration, and the reader's record: about 20 microseconds, most of it the kernel's.
@@ -10,7 +10,6 @@ Cost: one write, one epoll registration, and the reader's record: about 20 micro
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from dataclasses import dataclass
 
@@ -36,7 +35,8 @@ EXPOSED = "Mercure-Last-Event-ID, Last-Event-ID, Link"
 
 @dataclass(slots=True)
 class Subscription:
-    """What an admitted request asks for. `cursor` None: none given ("" is one that was given empty). `expires`: unix seconds or None.
+    """What an admitted request asks for. `cursor` None: none given ("" is one that was given empty). `expires`: unix
+    seconds or None.
 
     `origin` is the allowed origin to name in the answer, or None.
     """
@@ -73,7 +73,6 @@ class Opener:
         self._admission = admission
         self._retry_low, self._retry_range = retry_ms[0], retry_ms[1] - retry_ms[0] + 1
         self._max_age_jitter = max_age_jitter
-        self._boot = secrets.token_hex(4)
         self.opened = 0
         self.resumed = 0
         self._date_second = 0
@@ -103,7 +102,8 @@ class Opener:
             self.resumed += 1
         first = self._first_block(channel, wanted, start, mark)
         if start.found and position is not None and position >= channel.log.head:
-            # Nothing to replay: live at once. The cursor moves on as after any replay, whether or not events that this reader can't see were in between.
+            # Nothing to replay: live at once. The cursor moves on as after any replay, whether or not events that
+            # this reader can't see were in between.
             position = None
             first += cursor_block(format_id(channel.epoch, mark))
         head = self.head(wanted, start)
@@ -141,8 +141,10 @@ class Opener:
         id_line, quoted = (f"id: {cursor}\n", f'"{cursor}"') if cursor else ("", "null")
         block = (
             f"retry: {retry}\n{id_line}event: {policy.hello_event}\n"
-            f'data: {{"client":"{self._boot}{self.opened:x}","channel":"{channel.name}","epoch":"{channel.epoch}","cursor":{quoted},'
-            f'"complete":{"false" if start.gap else "true"},"heartbeat_seconds":{policy.heartbeat_seconds:g}}}\n\n'
+            f'data: {{"client":"{random.getrandbits(64):016x}","channel":"{channel.name}",'
+            f'"epoch":"{channel.epoch}",'
+            f'"cursor":{quoted},"complete":{"false" if start.gap else "true"},'
+            f'"heartbeat_seconds":{policy.heartbeat_seconds:g}}}\n\n'
         ).encode()
         if start.gap and position is None:
             now = format_id(channel.epoch, mark)
@@ -153,7 +155,11 @@ class Opener:
     def _declared_from(wanted: Subscription) -> str | None:
         """The client's cursor as it may stand inside JSON in a data line, or None if it is not fit for that."""
         cursor = wanted.cursor
-        return cursor if cursor and len(cursor) <= 64 and cursor.isascii() and ujson.dumps(cursor) == f'"{cursor}"' else None
+        return (
+            cursor
+            if cursor and len(cursor) <= 64 and cursor.isascii() and ujson.dumps(cursor) == f'"{cursor}"'
+            else None
+        )
 
     def head(self, wanted: Subscription, start: Start) -> bytes:
         """The response head of a stream."""
@@ -161,8 +167,9 @@ class Opener:
         if second != self._date_second:
             self._date_second = second
             common = (
-                "200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\nConnection: close\r\n"
-                f"Vary: {VARY}\r\n{SECURITY_HEADERS}Date: {http_date()}\r\n"
+                "200 OK\r\nContent-Type: text/event-stream\r\n"
+                "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+                f"Connection: close\r\nVary: {VARY}\r\n{SECURITY_HEADERS}Date: {http_date()}\r\n"
             )
             self._head = f"HTTP/1.1 {common}Transfer-Encoding: chunked\r\n"
             self._head_plain = f"HTTP/1.0 {common}"

@@ -1,7 +1,7 @@
 """Peers: whose address a request counts for.
 
-Owns the trust in `X-Forwarded-For`: believed only from configured proxies and from Unix sockets, read from the right, past every trusted hop. Must never
-know of limits. Cost: nothing for a direct peer without the header.
+Owns the trust in `X-Forwarded-For`: believed only from configured proxies and from Unix sockets, read from the right,
+past every trusted hop. Must never know of limits. Cost: nothing for a direct peer without the header.
 """
 
 from __future__ import annotations

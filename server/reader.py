@@ -1,7 +1,8 @@
 """Readers: one connection each, as small as it can be.
 
-Owns nothing but the record. Invariants: `fd` is -1 once closed; `index` is the place in its feed's `readers`, or -1 while stalled or replaying.
-Cost: about 250 bytes with its table entries. Nothing here per event: no queue, no timer, no task.
+Owns nothing but the record. Invariants: `fd` is -1 once closed; `index` is the place in its feed's `readers`, or -1
+while stalled or replaying. Cost: about 250 bytes with its table entries. Nothing here per event: no queue, no timer, no
+task.
 """
 
 from __future__ import annotations
@@ -16,9 +17,24 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """`cursor`: sequence number in the feed's ring. `opened`, `deadline`: seconds of the loop's clock. `ending`: why it ends at the deadline."""
+    """`cursor`: sequence number in the feed's ring. `opened`, `deadline`: seconds of the loop's clock. `ending`: why
+    it ends at the deadline."""
 
-    __slots__ = ("address", "cursor", "deadline", "ending", "fd", "feed", "index", "opened", "replay", "slot", "slot_index", "stall", "subject")
+    __slots__ = (
+        "address",
+        "cursor",
+        "deadline",
+        "ending",
+        "fd",
+        "feed",
+        "index",
+        "opened",
+        "replay",
+        "slot",
+        "slot_index",
+        "stall",
+        "subject",
+    )
 
     def __init__(self, fd: int, feed: Feed, address: Holder, subject: Holder | None) -> None:
         self.fd = fd
@@ -37,7 +53,8 @@ class Reader:
 
 
 class Stall:
-    """A reader whose socket took no more: what is left of the write, since when, and the log position that the write ends at (0: unknown)."""
+    """A reader whose socket took no more: what is left of the write, since when, and the log position that the write
+    ends at (0: unknown)."""
 
     __slots__ = ("position", "rest", "since")
 

@@ -1,12 +1,13 @@
 """Replay: readers that are still behind the live stream, brought up to it in slices.
 
-Owns the readers between admission and their feed's ring, the pages they share, and the joint of replay and live. Must never know how bytes reach a
-socket (it asks the broadcaster) or where old entries come from (it asks `history`).
+Owns the readers between admission and their feed's ring, the pages they share, and the joint of replay and live. Must
+never know how bytes reach a socket (it asks the broadcaster) or where old entries come from (it asks `history`).
 
-Invariants: a reader joins its feed in the same step in which a look at the log finds nothing more, so no event falls between; a declared gap is written
-before the first event after the hole; what a replaying reader costs is one `Replay`, whatever the length of the replay.
-Cost: a page (at most `span_bytes`) is scanned and joined once per feed and position, and shared by all who ask for it: 5,000 clients that return with one
-cursor cost one scan. Every slice gives the loop back.
+Invariants: a reader joins its feed in the same step in which a look at the log finds nothing more, so no event falls
+between; a declared gap is written before the first event after the hole; what a replaying reader costs is one `Replay`,
+whatever the length of the replay. Cost: a page (at most `span_bytes`) is scanned and joined once per feed and position,
+and shared by all who ask for it: 5,000 clients that return with one cursor cost one scan. Every slice gives the loop
+back.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ ReadHistory = Callable[[str, int, int], Awaitable[Sequence[Entry]]]
 
 
 class Page(NamedTuple):
-    """Selected frames joined and wrapped: `first` is the position before the first of them, `next` where to go on, `full` if more may follow."""
+    """Selected frames joined and wrapped: `first` is the position before the first of them, `next` where to go on,
+    `full` if more may follow."""
 
     data: bytes
     first: int
     next: int
-    count: int
+    events: int
     full: bool
 
 
@@ -129,16 +131,16 @@ class Replayer:
         page = self._page(reader, replay, feed)
         if page is None:
             return False
-        if not page.count and not page.full:
+        if not page.events and not page.full:
             self._join(reader, replay, feed)
             return False
         replay.position = page.next
-        if not page.count:
+        if not page.events:
             return True
         data = page.data
         if replay.gap is not None:
             data = self._declare(replay, feed, page.first) + data
-        self.replayed += page.count
+        self.replayed += page.events
         return self._out.write(reader, data, page.next)
 
     def _declare(self, replay: Replay, feed: Feed, to: int) -> bytes:

@@ -1,11 +1,11 @@
 """Rings: the frames that a feed's readers have still to get, shared by all of them.
 
-Owns the sequence of frames between the slowest reader and the head, and the joining of a span of them into one write. A reader is a cursor into it: an
-absolute sequence number. Must never know who reads. Pure: no sockets, no clock.
+Owns the sequence of frames between the slowest reader and the head, and the joining of a span of them into one write. A
+reader is a cursor into it: an absolute sequence number. Must never know who reads. Pure: no sockets, no clock.
 
 Invariants: `base` <= every live reader's cursor <= `head`; sequence numbers never come back.
-Cost: an append is three list appends; a span is one join, which the broadcaster makes once for all readers at a cursor. Frames are references to the
-channel's own bytes.
+Cost: an append is three list appends; a span is one join, which the broadcaster makes once for all readers at a cursor.
+Frames are references to the channel's own bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ring:
         return len(self._frames)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of all frames held."""
         return self.bytes_from(self.base)
 
@@ -57,7 +57,8 @@ class Ring:
         return self._positions[cursor - 1 - self.base] if cursor > self.base else self._before
 
     def span(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
-        """The joined frames from `cursor` on, at most `max_bytes` unless the first alone is larger, and the cursor after them."""
+        """The joined frames from `cursor` on, at most `max_bytes` unless the first alone is larger, and the cursor
+        after them."""
         first = cursor - self.base
         assert first >= 0, "a reader's frames were trimmed"
         if self.head - cursor == 1:

@@ -1,10 +1,10 @@
 """Selections: what a subscriber wants of one channel, and may read of it.
 
-Owns the one function that decides whether an event goes to a subscriber: `Selection.wants`, for live delivery and for replay alike. Must never know of
-tokens (only of the grants they led to) or of readers. Pure.
+Owns the one function that decides whether an event goes to a subscriber: `Selection.wants`, for live delivery and for
+replay alike. Must never know of tokens (only of the grants they led to) or of readers. Pure.
 
-Invariants: equal selections are equal values, so that their readers share a feed. Routing never widens reading: a private event needs a grant.
-Cost: a set look-up for exact topics; one match per template selector otherwise.
+Invariants: equal selections are equal values, so that their readers share a feed. Routing never widens reading: a
+private event needs a grant. Cost: a set look-up for exact topics; one match per template selector otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Selection:
         """True if the event is selected and may be read."""
         if self.types is not None and (event.type or "message") not in self.types:
             return False
-        if self.topics is not None and not any(selector.matches(topic) for selector in self.topics for topic in event.topics):
+        if self.topics is not None and not any(
+            selector.matches(topic) for selector in self.topics for topic in event.topics
+        ):
             return False
         return not event.private or self.may_read(event)
 

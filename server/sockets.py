@@ -1,6 +1,7 @@
 """Sockets: listening ones with the options that every accepted one inherits, and the process's file limit.
 
-Owns socket options. Linux copies them from the listener to accepted sockets, so they cost nothing per connection. Must never know of requests.
+Owns socket options. Linux copies them from the listener to accepted sockets, so they cost nothing per connection. Must
+never know of requests.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class ListenError(Exception):
     """The address can't be listened on; the text says which and why."""
 
 
-def listen_tcp(host: str, port: int, *, send_buffer_bytes: int, receive_buffer_bytes: int, user_timeout_seconds: float) -> socket.socket:
+def listen_tcp(
+    host: str, port: int, *, send_buffer_bytes: int, receive_buffer_bytes: int, user_timeout_seconds: float
+) -> socket.socket:
     """A listening, non-blocking TCP socket. Raises ListenError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -36,7 +39,8 @@ def listen_tcp(host: str, port: int, *, send_buffer_bytes: int, receive_buffer_b
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    # A connection is accepted once its first bytes are there, or after a second: the first look at it then nearly always finds the request.
+    # A connection is accepted once its first bytes are there, or after a second: the first look at it then nearly
+    # always finds the request.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
     # Unacknowledged bytes end the connection after this; without it a vanished peer is kept for a quarter of an hour.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))

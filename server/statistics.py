@@ -1,8 +1,8 @@
 """Statistics: what the process did and does, as JSON facts and Prometheus families.
 
-Owns the reading of counters that the parts keep as plain integers, and rates sampled once a second. Must never be on the way of an event: everything
-here runs when somebody asks. Labels are channels, codes and bounds, never topics, subjects or addresses.
-Cost: nothing per event; a scrape walks the channels, not the readers.
+Owns the reading of counters that the parts keep as plain integers, and rates sampled once a second. Must never be on
+the way of an event: everything here runs when somebody asks. Labels are channels, codes and bounds, never topics,
+subjects or addresses. Cost: nothing per event; a scrape walks the channels, not the readers.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class Collector:
         count = node.broadcaster.count
         yield from self._channels()
         yield _gauge("connections_stalled", "Readers whose socket takes no bytes now.", node.broadcaster.stalled)
-        yield _gauge("connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections)
+        yield _gauge(
+            "connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections
+        )
         yield _gauge("door_waiting", "Sockets whose request is not complete.", node.door_waiting())
         yield _counter("events_delivered", "Events written to readers' sockets, live.", count.delivered)
         yield _counter("events_replayed", "Events written to readers' sockets, from history.", node.replayer.replayed)
@@ -148,7 +150,13 @@ class Collector:
         yield _gauge("resident_bytes", "Memory of the process in RAM.", resident_bytes())
         yield _gauge("relay_up", "1 if the relay takes appends.", int(bool(node.relay.state()["ok"])))
         latency = list(zip((str(bound) for bound in count.LATENCY_BOUNDS), count.latency_buckets, strict=True))
-        yield _histogram("delivery_seconds", "From the append of an event to the write to its last reader.", latency, count.latency_count, count.latency_sum)
+        yield _histogram(
+            "delivery_seconds",
+            "From the append of an event to the write to its last reader.",
+            latency,
+            count.latency_count,
+            count.latency_sum,
+        )
         durations = node.durations
         lasted = list(zip((str(bound) for bound in DURATION_BOUNDS), durations.buckets[:-1], strict=True))
         yield _histogram("connection_seconds", "How long streams lasted.", lasted, durations.count, durations.sum)
@@ -156,8 +164,12 @@ class Collector:
     def _channels(self) -> Iterator[Metric]:
         readers = GaugeMetricFamily("ringcast_connections", "Streaming connections, by channel.", labels=["channel"])
         feeds = GaugeMetricFamily("ringcast_feeds", "Distinct selections with readers, by channel.", labels=["channel"])
-        published = CounterMetricFamily("ringcast_events_published", "Events taken into the log, by channel.", labels=["channel"])
-        retained = GaugeMetricFamily("ringcast_retained_events", "Events in memory for replay, by channel.", labels=["channel"])
+        published = CounterMetricFamily(
+            "ringcast_events_published", "Events taken into the log, by channel.", labels=["channel"]
+        )
+        retained = GaugeMetricFamily(
+            "ringcast_retained_events", "Events in memory for replay, by channel.", labels=["channel"]
+        )
         for channel in self._node.hub.channels.values():
             readers.add_metric([channel.name], channel.readers)
             feeds.add_metric([channel.name], len(channel.feeds))
@@ -186,7 +198,9 @@ def _histogram(name: str, text: str, buckets: list[tuple[str, int]], count: int,
     for bound, number in buckets:
         running += number
         cumulative.append((bound, float(running)))
-    return HistogramMetricFamily(f"ringcast_{name}", text, buckets=[*cumulative, ("+Inf", float(count))], sum_value=total)
+    return HistogramMetricFamily(
+        f"ringcast_{name}", text, buckets=[*cumulative, ("+Inf", float(count))], sum_value=total
+    )
 
 
 def exposition(node: Node) -> bytes:

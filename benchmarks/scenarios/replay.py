@@ -46,7 +46,7 @@ def _one(lab: Lab, server: Server, clients: int, events: int) -> Run:
         witnesses=witnesses,
         replay=events,
         rate=rate,
-        count=rate * lab.sized(10, 3),
+        count=rate * lab.sized(10, 2),
         publishers=4,
         **how,
     )

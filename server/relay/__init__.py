@@ -1,0 +1,1 @@
+"""Relays: where a channel's log lives."""

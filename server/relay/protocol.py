@@ -1,13 +1,17 @@
 """The relay protocol: where a channel's log lives and how nodes share it.
 
-Owns the interface that `memory:`, `sqlite:` and later Redis implement; the hub knows nothing else of a relay. A relay must never know of readers.
+Owns the interface that `memory:`, `sqlite:` and later Redis implement; the hub knows nothing else of a relay. A relay
+must never know of readers.
 
 What every relay guarantees:
-- `append` is atomic (all events of a call or none), idempotent under a key, and returns once the events are in the log. What that survives is the
-  relay's own and documented (`durability`).
-- Positions strictly increase within a channel's epoch and are times in microseconds. Nothing is appended at or below a position that `mark` gave out.
-- Entries reach `deliver` exactly once, in order, on the event loop, before `append` returns to the publisher on the same node.
-- `read` returns entries in order from the retained log; `floor` is the position below or at which events may have been dropped.
+- `append` is atomic (all events of a call or none), idempotent under a key, and returns once the events are in the log.
+What that survives is the relay's own and documented (`durability`).
+- Positions strictly increase within a channel's epoch and are times in microseconds. Nothing is appended at or below a
+position that `mark` gave out.
+- Entries reach `deliver` exactly once, in order, on the event loop, before `append` returns to the publisher on the
+same node.
+- `read` returns entries in order from the retained log; `floor` is the position below or at which events may have been
+dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from server.event import Event
 
 
 class Entry(NamedTuple):
-    """An event in a log: its position, its id on the wire, the event, its frame (encoded once) and the time of the append in seconds."""
+    """An event in a log: its position, its id on the wire, the event, its frame (encoded once) and the time of the
+    append in seconds."""
 
     position: int
     id: str
@@ -30,7 +35,8 @@ class Entry(NamedTuple):
 
 
 class Key(NamedTuple):
-    """An idempotency key. `scope` separates publishers; `digest` tells the same request from another under the same key."""
+    """An idempotency key. `scope` separates publishers; `digest` tells the same request from another under the same
+    key."""
 
     scope: str
     key: str
@@ -55,7 +61,8 @@ class Retention:
 
 @dataclass(slots=True)
 class LogState:
-    """A channel's log as the relay opened it. `recent` are its newest entries, oldest first, at most what was asked for."""
+    """A channel's log as the relay opened it. `recent` are its newest entries, oldest first, at most what was asked
+    for."""
 
     epoch: str
     floor: int

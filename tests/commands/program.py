@@ -70,7 +70,8 @@ class Program:
         return self.wait()
 
     def close(self) -> None:
-        """End it if it still runs."""
+        """End it if it still runs, and print what it said: pytest shows that if the test failed."""
+        print(self.process.args, self.out, self.err, self.screen, sep="\n")
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)

@@ -64,7 +64,7 @@ async def started(relay: Relay, channel: str = "main", retention: Retention = UN
     return delivered
 
 
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
     """Poll until `condition` comes true."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the condition is a file's or a thread's

@@ -25,11 +25,6 @@ from tests.server.relay.bench import START, UNBOUNDED, Clock, Delivered, event, 
 START_US = int(START * 1e6)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
 def make(path: Path, clock: Clock | None = None, synchronous: str = "NORMAL") -> SqliteRelay:
     return SqliteRelay(str(path), synchronous, 120, 100, clock or Clock())
 
@@ -44,7 +39,7 @@ class Gate:
 
         def held(writer: LogWriter, writes: Sequence[Write], ceilings: Mapping[StoredLog, int]) -> list[Outcome]:
             self.calls += 1
-            assert self.opened.wait(10)
+            assert self.opened.wait(30)
             return write(writer, writes, ceilings)
 
         monkeypatch.setattr(LogWriter, "write", held)

@@ -19,11 +19,6 @@ from server.relay.sqlite_writer import LogWriter, Tidied
 from tests.server.relay.bench import UNBOUNDED, Clock, Delivered, event, key, run, started, until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
 @pytest.fixture(autouse=True)
 def no_threads_stay() -> Iterator[None]:
     before = set(threading.enumerate())
@@ -79,8 +74,8 @@ def test_a_log_of_another_version_is_refused(path: Path) -> None:
     assert "written by another version" in reason_not_to_start(path)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "log.db"
+def test_a_folder_that_is_not_there_is_said(folder: Path) -> None:
+    path = folder / "missing" / "log.db"
     assert reason_not_to_start(path) == f"{path}: no such file or directory"
 
 
@@ -243,7 +238,7 @@ def test_a_disk_that_does_not_answer_is_not_ready(path: Path, monkeypatch: pytes
     write = LogWriter.write
 
     def stalled(writer: LogWriter, *arguments: object) -> object:
-        assert answering.wait(10)
+        assert answering.wait(30)
         return write(writer, *arguments)  # type: ignore[arg-type]
 
     async def main() -> None:

@@ -55,8 +55,7 @@ def check(entries: list[Entry], acknowledged: dict[str, list[str]]) -> None:
         assert [entry.id for entry in publishes[name]] == ids
 
 
-def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
+def test_nothing_acknowledged_is_lost_by_kill_9(path: Path) -> None:
     chance = random.Random(20_26)
     acknowledged: dict[str, list[str]] = {}
     known = 0
@@ -97,8 +96,8 @@ async def publish_again(relay: SqliteRelay, delivered: Delivered, entries: list[
     assert delivered.entries == []
 
 
-def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(tmp_path: Path) -> None:
-    source, copy = tmp_path / "log.db", tmp_path / "copy.db"
+def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: Path) -> None:
+    source, copy = folder / "log.db", folder / "copy.db"
     chance = random.Random(7)
 
     async def write() -> list[Entry]:
@@ -106,8 +105,8 @@ def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(tmp_path:
         delivered = await started(relay)
         for number in range(60):
             await relay.append("main", [event(f"{number}.{part}") for part in range(3)], None)
-        shutil.copy(source, tmp_path / "kept.db")
-        shutil.copy(f"{source}-wal", tmp_path / "kept.db-wal")
+        shutil.copy(source, folder / "kept.db")
+        shutil.copy(f"{source}-wal", folder / "kept.db-wal")
         await relay.close()
         return delivered.entries
 
@@ -119,10 +118,10 @@ def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(tmp_path:
         return entries, state
 
     written = run(write())
-    whole = (tmp_path / "kept.db-wal").stat().st_size
+    whole = (folder / "kept.db-wal").stat().st_size
     for _ in range(10):
-        shutil.copy(tmp_path / "kept.db", copy)
-        shutil.copy(tmp_path / "kept.db-wal", f"{copy}-wal")
+        shutil.copy(folder / "kept.db", copy)
+        shutil.copy(folder / "kept.db-wal", f"{copy}-wal")
         with open(f"{copy}-wal", "r+b") as wal:
             if chance.random() < 0.5:
                 wal.truncate(chance.randrange(whole // 2, whole))
