@@ -13,7 +13,7 @@ import ada_url
 
 from handlers.answers import bad
 from handlers.fields import decoded, parse_form
-from server.event import MAX_TOPICS, Event, InvalidEvent
+from server.event import Event, InvalidEvent, check_topics
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 HUB_PATH = "/.well-known/mercure"
@@ -44,12 +44,10 @@ def parse_publish(body: bytes) -> Form:
             fields.setdefault(name, value)
     if not topics:
         raise bad("topic", "is needed")
-    if len(topics) > MAX_TOPICS:
-        raise bad("topic", f"must be at most {MAX_TOPICS}", too_large=True)
     for topic in topics:
         check_reserved(topic)
     try:
-        Event(tuple(topics))
+        check_topics(tuple(topics))
     except InvalidEvent as error:
         raise bad(error.field, error.reason, too_large=error.too_large) from None
     return Form(tuple(topics), _retry(fields.get("retry")), fields)

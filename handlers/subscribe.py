@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from handlers.answers import Refused, bad, missing_token
 from handlers.fields import decoded, parse_query
@@ -27,13 +26,29 @@ MAX_LAST = 1_000
 CURSOR_NAMES = ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID")
 
 
-class Wanted(NamedTuple):
+class Wanted:
     """The parameters of a stream. `topics` None: all. `cursor` None: no cursor parameter."""
 
-    topics: frozenset[Selector] | None
-    types: frozenset[str] | None
-    cursor: str | None
-    last: int
+    __slots__ = ("_selections", "cursor", "last", "topics", "types")
+
+    def __init__(
+        self, topics: frozenset[Selector] | None, types: frozenset[str] | None, cursor: str | None, last: int
+    ) -> None:
+        self.topics = topics
+        self.types = types
+        self.cursor = cursor
+        self.last = last
+        self._selections: dict[bool, Selection] = {}
+
+    def selection(self, grants: tuple[Selector, ...]) -> Selection:
+        """The selection of a holder of these grants; the two common ones (all, none) are made once per URL."""
+        every = any(grant.any for grant in grants)
+        if grants and not every:
+            return Selection(self.topics, self.types, grants)
+        found = self._selections.get(every)
+        if found is None:
+            found = self._selections[every] = Selection(self.topics, self.types, None if every else ())
+        return found
 
 
 def parse_wanted(query: str, mercure: bool) -> Wanted:
@@ -114,7 +129,7 @@ class Subscriber:
         grants = principal.rights(name).subscribe
         return Subscription(
             channel,
-            Selection(wanted.topics, wanted.types, None if any(grant.any for grant in grants) else grants),
+            wanted.selection(grants),
             self._cursor(request, wanted),
             wanted.last,
             principal.subject,

@@ -61,7 +61,7 @@ class Event:
     private: bool = False
 
     def __post_init__(self) -> None:
-        _check_topics(self.topics)
+        check_topics(self.topics)
         if _SURROGATE.search(self.data):
             raise InvalidEvent("data", "must be encodable as UTF-8")
         if self.type is not None:
@@ -99,7 +99,8 @@ def _check_text(field: str, value: str, max_bytes: int) -> None:
         raise InvalidEvent(field, f"must be at most {max_bytes} bytes", too_large=True)
 
 
-def _check_topics(topics: tuple[str, ...]) -> None:
+def check_topics(topics: tuple[str, ...]) -> None:
+    """Raise InvalidEvent unless these may be an event's topics."""
     if len(topics) > MAX_TOPICS:
         raise InvalidEvent("topic", f"must be at most {MAX_TOPICS}", too_large=True)
     for topic in topics:

@@ -13,7 +13,8 @@ Source: HTML Living Standard 9.2.5 and 9.2.6; RFC 9112 section 7.1.
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable
+from typing import ClassVar
 
 from server.event import Event
 
@@ -38,17 +39,34 @@ def cursor_block(cursor: str) -> bytes:
     return f"id: {cursor}\n\n".encode()
 
 
-class Encoding(Enum):
-    """How a stream's bytes are wrapped for transfer."""
+class Encoding:
+    """How a stream's bytes are wrapped for transfer: `Encoding.CHUNKED` or `Encoding.PLAIN`.
 
-    CHUNKED = "chunked"
-    PLAIN = "plain"
+    Two plain objects and not an Enum, whose hash is a Python function: they are part of the key of every feed.
+    """
 
-    def wrap(self, payload: bytes) -> bytes:
-        """`payload` as it goes into the socket; chunk framing costs one header per write, not per event."""
-        return b"%x\r\n%b\r\n" % (len(payload), payload) if self is Encoding.CHUNKED else payload
+    __slots__ = ("end", "name", "wrap")
 
-    @property
-    def end(self) -> bytes:
-        """What ends a stream."""
-        return LAST_CHUNK if self is Encoding.CHUNKED else b""
+    CHUNKED: ClassVar[Encoding]
+    PLAIN: ClassVar[Encoding]
+
+    def __init__(self, name: str, wrap: Callable[[bytes], bytes], end: bytes) -> None:
+        self.name = name
+        self.wrap = wrap  # `payload` as it goes into the socket
+        self.end = end  # what ends a stream
+
+    def __repr__(self) -> str:
+        return f"Encoding.{self.name}"
+
+
+def _chunk(payload: bytes) -> bytes:
+    """One chunk header per write, not per event."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def _as_it_is(payload: bytes) -> bytes:
+    return payload
+
+
+Encoding.CHUNKED = Encoding("CHUNKED", _chunk, LAST_CHUNK)
+Encoding.PLAIN = Encoding("PLAIN", _as_it_is, b"")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from http import HTTPStatus
+from http.client import responses
 
 import httptools
 
 from server.exchange import Request, Response
 
+NO_CONTENT = int(HTTPStatus.NO_CONTENT)
 _UNUSUAL = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"content-encoding", b"trailer"})
 
 
@@ -98,13 +100,12 @@ def http_date() -> str:
 def response_bytes(response: Response, *, close: bool, http_1_0: bool) -> bytes:
     """A whole response."""
     status = response.status
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    if status != HTTPStatus.NO_CONTENT:
-        lines += [f"Content-Type: {response.content_type}", f"Content-Length: {len(response.body)}"]
-    lines += [f"{name}: {value}" for name, value in response.headers]
-    lines.append(f"Date: {http_date()}")
+    extra = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
+    if status != NO_CONTENT:
+        extra = f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n{extra}"
     if close:
-        lines.append("Connection: close")
+        extra += "Connection: close\r\n"
     elif http_1_0:
-        lines.append("Connection: keep-alive")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + response.body
+        extra += "Connection: keep-alive\r\n"
+    head = f"HTTP/1.1 {status} {responses.get(status, '')}\r\n{extra}Date: {http_date()}\r\n\r\n"
+    return head.encode("latin-1") + response.body

@@ -9,7 +9,6 @@ private event needs a grant. Cost: a set look-up for exact topics; one match per
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,13 +16,37 @@ if TYPE_CHECKING:
     from server.selectors import Selector
 
 
-@dataclass(frozen=True, slots=True)
 class Selection:
-    """`topics` and `types`: None selects all. `grants`: which private events may be read; None means all, () none."""
+    """`topics` and `types`: None selects all. `grants`: which private events may be read; None means all, () none.
 
-    topics: frozenset[Selector] | None = None
-    types: frozenset[str] | None = None
-    grants: tuple[Selector, ...] | None = ()
+    A value: never changed after its creation. Its hash is made once, because it is looked up for every connection.
+    """
+
+    __slots__ = ("_hash", "grants", "topics", "types")
+
+    def __init__(
+        self,
+        topics: frozenset[Selector] | None = None,
+        types: frozenset[str] | None = None,
+        grants: tuple[Selector, ...] | None = (),
+    ) -> None:
+        self.topics = topics
+        self.types = types
+        self.grants = grants
+        self._hash = hash((topics, types, grants))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Selection)
+            and self._hash == other._hash
+            and (self.topics, self.types, self.grants) == (other.topics, other.types, other.grants)
+        )
+
+    def __repr__(self) -> str:
+        return f"Selection({self.topics!r}, {self.types!r}, {self.grants!r})"
 
     def wants(self, event: Event) -> bool:
         """True if the event is selected and may be read."""

@@ -247,16 +247,15 @@ class SqliteRelay:
     def _not_written(self, batch: Batch, error: Exception) -> None:
         for log in batch.logs:
             log.positions.failed()
-        refused = error if isinstance(error, RelayUnavailable) else RelayUnavailable("the log failed")
-        if isinstance(error, WorkerStopped):
-            refused = RelayUnavailable(STOPPED)
-        elif refused is not error:
-            logger.error("transaction_failed", exc_info=error)
-        self._failed(refused.reason)
+        reason = STOPPED if isinstance(error, WorkerStopped) else getattr(error, "reason", "the log failed")
         for wait in batch.pending:
             if not wait.answer.done():
-                wait.answer.set_exception(RelayUnavailable(refused.reason))
+                wait.answer.set_exception(RelayUnavailable(reason))
         self._flush()
+        # Last: what cannot be logged, on a full disk for one, must not keep publishers waiting.
+        if not isinstance(error, RelayUnavailable | WorkerStopped):
+            logger.error("transaction_failed", exc_info=error)
+        self._failed(reason)
 
     def _deliver_entries(self, log: StoredLog, entries: list[Entry]) -> None:
         try:
@@ -290,28 +289,27 @@ class SqliteRelay:
     def _tidied(self, probing: bool, outcome: Tidied | Exception) -> None:
         if self._refusing is not None:
             return
+        again = isinstance(outcome, Tidied) and outcome.more
+        self._plan_tidy(0.0 if again else TIDY_SECONDS)
+        if isinstance(outcome, Tidied) and outcome.wrote:
+            self._checkpoints.wrote(0)
+        self._checkpoints.tick()
         if isinstance(outcome, RelayUnavailable):
             self._failed(outcome.reason)
         elif isinstance(outcome, Exception):
             logger.error("tidying_failed", exc_info=outcome)
-        else:
-            if outcome.wrote:
-                self._checkpoints.wrote(0)
-            if probing:
-                # Only here, and not after a small append that found room: once a second at most, so nothing flaps.
-                self._fault = None
-                logger.warning("log_takes_events")
-        self._checkpoints.tick()
-        again = isinstance(outcome, Tidied) and outcome.more
-        self._plan_tidy(0.0 if again else TIDY_SECONDS)
+        elif probing:
+            # Only here, and not after a small append that found room: once a second at most, so nothing flaps.
+            self._fault = None
+            logger.warning("log_takes_events")
 
     def _empty_wal(self) -> None:
         self._writer.submit(self._log_writer.empty_wal, _ignore)
 
     def _failed(self, reason: str) -> None:
-        if self._fault != reason:
+        known, self._fault = self._fault, reason
+        if known != reason:
             logger.error("log_refuses_events", reason=reason)
-        self._fault = reason
 
     def _stalled(self) -> str | None:
         batch = self._in_flight
@@ -319,9 +317,9 @@ class SqliteRelay:
         return "the disk does not answer" if late else None
 
     def _thread_died(self, purpose: str, fault: BaseException | None) -> None:
-        logger.critical("log_thread_died", purpose=purpose, exc_info=fault)
         self._refusing = STOPPED
         self._idle.set()
+        logger.critical("log_thread_died", purpose=purpose, exc_info=fault)
 
 
 def _by_log(pending: Sequence[Pending], outcomes: Sequence[Outcome]) -> dict[StoredLog, list[Entry]]:

@@ -20,6 +20,7 @@ from server.ids import new_epoch
 from server.logs import get_logger
 from server.relay.protocol import RelayUnavailable
 from server.relay.sqlite_errors import refusal
+from server.relay.sqlite_loss import boot_id, cause_of_loss, frames_found, frames_promised
 
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL")
 APPLICATION_ID = 0x52494E47  # "RING"
@@ -115,6 +116,7 @@ class LogFile:
     def _create(self) -> sqlite3.Connection:
         # For the owner alone: the log holds private events. SQLite gives its other files the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        promised = frames_promised(self.path)
         connection = self.connect()
         try:
             new = _is_new(connection)
@@ -127,20 +129,20 @@ class LogFile:
             if new:
                 _create_schema(connection)
                 _sync_folder(self.path)
-            self._note_start(connection)
+            self._note_start(connection, promised)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _note_start(self, connection: sqlite3.Connection) -> None:
+    def _note_start(self, connection: sqlite3.Connection, promised: int) -> None:
         facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
-        boot = _boot_id()
-        machine_went_down = bool(facts.get("open")) and facts.get("boot") != boot
+        boot = boot_id()
+        cause = cause_of_loss(facts, boot, promised, frames_found(connection))
         with durably(connection, self._synchronous):
-            if machine_went_down and facts.get("synchronous") != "FULL":
-                # Acknowledged events may be gone: no old cursor can be trusted to be complete.
-                logger.warning("machine_went_down", consequence="every channel begins a new epoch")
+            if cause is not None:
+                # No old cursor can be trusted to be complete.
+                logger.warning("events_may_be_lost", cause=cause, consequence="every channel begins a new epoch")
                 for (channel,) in connection.execute("SELECT id FROM channels").fetchall():
                     connection.execute("UPDATE channels SET epoch = ? WHERE id = ?", (new_epoch(), channel))
             for name, value in (("open", 1), ("boot", boot), ("synchronous", self._synchronous)):
@@ -213,15 +215,6 @@ def _sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _boot_id() -> str:
-    """A name for this run of the machine; "" where there is none, and then its crashes go unnoticed."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as source:
-            return source.read().strip()
-    except OSError:
-        return ""
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -156,7 +156,7 @@ def test_a_second_signal_ends_it_at_once(channel: StartChannel, number: signal.S
 
 
 def test_who_must_not_come_back_is_told_by_a_status(channel: StartChannel) -> None:
-    """9.7: no reason in a 200 for what coming back can't mend."""
+    """9.7: whatever coming back can't mend is no stream."""
     c = channel(jwt_secret=TOKEN_SECRET, anonymous=True, open_channels=False, channels='{"c": {}}')
     assert c.stream_at("/channels/c/events", Authorization="Bearer not.a.token").status == 401
     assert c.stream_at("/channels/c/events", Origin="https://evil.example").status == 403

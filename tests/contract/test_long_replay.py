@@ -20,18 +20,19 @@ ID_LINE = re.compile(rb"^id: (\S+)\ndata", re.MULTILINE)
 
 
 class Bulk:
-    """Reads a stream's raw bytes up to an event, first not at all until it is let go; the ids of what came."""
+    """A stream of which not a byte is read until `go`; then its raw bytes up to an event, and the ids of what came."""
 
     def __init__(self, stream: Stream, last: str) -> None:
         self.stream = stream
         self.last = last.encode()
         self.pieces = [stream.received]
-        self.start = threading.Event()
         self.thread = threading.Thread(target=self._read, daemon=True)
+
+    def go(self) -> None:
+        """Begin to read, in a thread of its own."""
         self.thread.start()
 
     def _read(self) -> None:
-        self.start.wait(60)
         self.stream.socket.settimeout(30)
         tail = b""
         while self.last not in tail and (piece := self.stream.socket.recv(1 << 18)):
@@ -72,7 +73,7 @@ def test_a_long_replay_goes_out_in_slices(channel: StartChannel, relay: str) -> 
     before = rss_bytes(c.node.pid)
     readers = [Bulk(c.stream(Last_Event_ID=ids[0]), ids[-1]) for _ in range(READERS)]
     for reader in readers:
-        reader.start.set()
+        reader.go()
     delays, peak = [], 0
     while any(reader.thread.is_alive() for reader in readers):
         begin = time.monotonic()
@@ -95,6 +96,6 @@ def test_readers_that_stop_in_a_replay_hold_no_memory(channel: StartChannel, rel
     for _ in range(20):
         c.publish("live")
     assert rss_bytes(c.node.pid) - before < 40 << 20
-    readers[7].start.set()
+    readers[7].go()
     wait_until(lambda: not readers[7].thread.is_alive(), 30, "the end of one replay among those that stopped")
     assert readers[7].ids()[: EVENTS - 1] == ids[1:]

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -206,10 +207,23 @@ def test_the_reason_of_a_bad_token_is_not_told(keyed_hub: Hub) -> None:
 
 
 def test_a_key_id_is_only_a_hint(keyed_hub: Hub, topic: str) -> None:
-    """A5: a token that names an unknown key is judged by the one there is; addresses in it are not followed."""
-    headers = {"kid": "another-key", "jku": "http://127.0.0.1:9/", "x5u": "http://127.0.0.1:9/"}
-    named = jwt.encode({"mercure": {"publish": ["*"]}}, TOKEN_SECRET, "HS256", headers=headers)
+    """A5: a token that names an unknown key is judged by the one there is."""
+    named = jwt.encode({"mercure": {"publish": ["*"]}}, TOKEN_SECRET, "HS256", headers={"kid": "another-key"})
     assert publish_with(keyed_hub, topic, Authorization=f"Bearer {named}").status == 200
+
+
+@pytest.mark.parametrize("name", ["jku", "x5u"])
+def test_an_address_in_a_token_is_not_followed(keyed_hub: Hub, topic: str, name: str) -> None:
+    """A5: nobody calls there, for a token that is good otherwise and for a forged one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        for secret in (TOKEN_SECRET, "another secret of at least thirty-two bytes"):
+            named = jwt.encode({"mercure": {"publish": ["*"]}}, secret, "HS256", headers={name: address})
+            answer = publish_with(keyed_hub, topic, Authorization=f"Bearer {named}")
+            assert answer.status == 401 or (answer.status, secret) == (200, TOKEN_SECRET)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 @pytest.mark.parametrize(

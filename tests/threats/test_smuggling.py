@@ -227,7 +227,7 @@ MALFORMED = {
     "a lower-case version": b"GET %s http/1.1\r\nHost: a\r\n\r\n",
     "two versions": b"GET %s HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n",
     "a version with a tail": b"GET %s HTTP/1.1x\r\nHost: a\r\n\r\n",
-    "a TLS greeting": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,
+    "a TLS greeting": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500 + b"\r\n\r\n",
     "chunked in HTTP/1.0": b"POST %s HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
 

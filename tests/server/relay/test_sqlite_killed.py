@@ -107,6 +107,7 @@ def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: P
             await relay.append("main", [event(f"{number}.{part}") for part in range(3)], None)
         shutil.copy(source, folder / "kept.db")
         shutil.copy(f"{source}-wal", folder / "kept.db-wal")
+        shutil.copy(f"{source}-shm", folder / "kept.db-shm")
         await relay.close()
         return delivered.entries
 
@@ -117,11 +118,14 @@ def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: P
         await relay.close()
         return entries, state
 
+    def put_back() -> None:
+        for end in ("", "-wal", "-shm"):
+            shutil.copy(f"{folder / 'kept.db'}{end}", f"{copy}{end}")
+
     written = run(write())
     whole = (folder / "kept.db-wal").stat().st_size
     for _ in range(10):
-        shutil.copy(folder / "kept.db", copy)
-        shutil.copy(folder / "kept.db-wal", f"{copy}-wal")
+        put_back()
         with open(f"{copy}-wal", "r+b") as wal:
             if chance.random() < 0.5:
                 wal.truncate(chance.randrange(whole // 2, whole))
@@ -132,4 +136,7 @@ def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: P
         assert [entry.event for entry in entries] == [entry.event for entry in written[: len(entries)]]
         assert len(entries) % 3 == 0
         assert state["events"] == len(entries)
-        copy.unlink()
+        # What is gone is not passed over in silence: cursors of the old epoch are answered with a gap.
+        assert len(entries) == len(written) or not {entry.id for entry in entries} & {entry.id for entry in written}
+    put_back()
+    assert run(reread())[0] == written
