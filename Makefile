@@ -11,7 +11,7 @@ setup: .venv/dev-ready
 
 test: .venv/dev-ready tests/clients/node/node_modules/.package-lock.json
 	tests/install-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev-ready
 	$(BIN)/ruff check .
@@ -51,10 +51,9 @@ tests/clients/node/node_modules/.package-lock.json: tests/clients/node/package-l
 	cd tests/clients/node && npm ci --silent --no-audit --no-fund
 
 # The lock files, with hashes, from requirements/*.in.
-lock:
-	$(PYTHON) -m uv --version
+lock: .venv/dev-ready
 	cd requirements && for name in run dev bench; do \
-	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $$name.in -o $$name.txt; done
+	  ../$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $$name.in -o $$name.txt; done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tests/clients/node/node_modules build *.egg-info

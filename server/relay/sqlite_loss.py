@@ -1,11 +1,11 @@
 """Whether a log has lost what it acknowledged, as far as that can be known when it is opened.
 
-Owns the two signs: the machine went down while commits were not synced, and the write-ahead log holds less than its shared
-index says it did. SQLite itself says nothing of either: it opens the log as it was a moment earlier. Then every channel
-begins a new epoch, so that a client whose cursor lies in what is gone is told of a gap.
+Owns the two signs: the machine went down while commits were not synced, and the write-ahead log holds less than its
+shared index says it did. SQLite itself says nothing of either: it opens the log as it was a moment earlier. Then every
+channel begins a new epoch, so that a client whose cursor lies in what is gone is told of a gap.
 
-After `kill -9` the shared index is as the last commit left it, for it lives in the page cache; after a crash of the machine
-it is of any age, and not looked at. Sources: sqlite.org/walformat.html, section 2 (the header of the index).
+After `kill -9` the shared index is as the last commit left it, for it lives in the page cache; after a crash of the
+machine it is of any age, and not looked at. Sources: sqlite.org/walformat.html, section 2 (the header of the index).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def boot_id() -> str:
 
 
 def frames_promised(path: str) -> int:
-    """How many frames the write-ahead log has, by its index; 0 if that is not known. To be asked before it is opened."""
+    """How many frames the write-ahead log has, by its index; 0 if unknown. To be asked before it is opened."""
     try:
         with open(f"{path}-shm", "rb") as source:
             head = source.read(2 * _HEADER.size)

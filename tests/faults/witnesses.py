@@ -16,6 +16,18 @@ from tests.harness.stream import Block, Stream
 TOPIC = "witness"
 
 
+class Attempt(Stream):
+    """A stream that may fail to open; its socket is closed then."""
+
+    def __init__(self, port: int, path: str, *, seconds: float = 10, **headers: str) -> None:
+        try:
+            super().__init__(port, path, seconds=seconds, **headers)
+        except (AssertionError, OSError):
+            if hasattr(self, "socket"):
+                self.close()
+            raise
+
+
 class Publisher:
     """Publishes `data = number` on one topic."""
 
@@ -72,6 +84,8 @@ class Publisher:
         while self.publish() != "ok":
             assert time.monotonic() < end, "no publish succeeds any more"
             time.sleep(0.02)
+        if self.connection is not None:
+            self.connection.close()
         self.last = self.next - 1
         return self.last
 
@@ -109,7 +123,7 @@ class Subscriber:
     def _connect(self) -> None:
         headers = self.headers | ({"Last_Event_ID": self.cursor} if self.cursor else {})
         try:
-            stream = Stream(self.port, f"/channels/main/events?topic={TOPIC}", seconds=20, **headers)
+            stream = Attempt(self.port, f"/channels/main/events?topic={TOPIC}", seconds=20, **headers)
         except AssertionError:
             time.sleep(0.02)
             return
