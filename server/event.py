@@ -83,6 +83,8 @@ def is_safe(text: str) -> bool:
 def check_id(value: str) -> None:
     """Raise InvalidEvent unless `value` may be a publisher's own event id."""
     _check_text("id", value, MAX_ID_BYTES)
+    if value != value.strip():
+        raise InvalidEvent("id", "must not begin or end with white space: a header would lose it")
     if value.startswith("#"):
         raise InvalidEvent("id", "must not start with #")
     if value == "earliest":

@@ -83,8 +83,6 @@ class Hub:
         history = Log(policy.ring, state.floor)
         for entry in state.recent:
             history.append(entry)
-        if state.recent and state.recent[0].position > state.floor and len(state.recent) >= policy.ring.events:
-            history.floor = max(history.floor, state.recent[0].position - 1)
         channel = self.channels[name] = Channel(name, policy, state.epoch, history)
         log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history))
         return channel

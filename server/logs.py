@@ -39,6 +39,22 @@ def _json_line(_: Any, __: str, fields: structlog.typing.EventDict) -> str:
     return ujson.dumps(fields, default=str, escape_forward_slashes=False)
 
 
+class _Lines:
+    """Writes lines. One that can't be written (a full disk, a closed pipe) is lost; the work it speaks of goes on."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def msg(self, line: str) -> None:
+        try:
+            self._out.write(line + "\n")
+            self._out.flush()
+        except (OSError, ValueError):
+            pass
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def configure(log_format: str, level: str, stream: TextIO | None = None) -> None:
     """Set logging up for the process. `log_format`: json, console, or auto (console on a terminal)."""
     out = stream or sys.stderr
@@ -56,6 +72,6 @@ def configure(log_format: str, level: str, stream: TextIO | None = None) -> None
             *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: _Lines(out),
         cache_logger_on_first_use=False,
     )

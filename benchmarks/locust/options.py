@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser, **_: Any) -> None:
         "bearer-token": (str, "", "a JWT that may publish and subscribe; empty: none is sent"),
     }
     limits = {
-        "max-p95-ms": (float, 250.0, "95 % of the events must arrive within this"),
+        "max-p95-ms": (float, 500.0, "95 % of the events must arrive within this"),
         "max-losses": (int, 0, "events that may be missing, repeated or out of order without a declared gap"),
         "max-gaps": (int, 0, "gaps that may be declared"),
         "max-errors": (int, 0, "streams refused and publishes failed"),

@@ -99,7 +99,10 @@ class Relay(Protocol):
         """Append all events or none. Raises RelayUnavailable, KeyConflict."""
 
     async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
-        """At most `limit` entries after the position `after`, in order; empty at the head."""
+        """Entries after the position `after`, in order: at most `limit`, perhaps fewer, none only at the head.
+
+        `floor` may have risen meanwhile: compare it with `after` once the entries are there.
+        """
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         """Retained entries with the publisher's own id `event_id`, oldest first, at most 100."""

@@ -25,7 +25,7 @@ def run_profile(*options: str) -> tuple[int, str]:
 
 def test_five_hundred_users_lose_nothing_and_wait_for_nothing() -> None:
     """Every reader reconnects and resumes on the way; no event is lost, repeated, or late."""
-    code, text = run_profile("--seconds", "20", "--min-events", "30000")
+    code, text = run_profile("--seconds", "20", "--min-events", "30000", "--max-p95-ms", "2000")
     assert code == 0, text[-4000:]
     figures = next(line for line in text.splitlines() if " readers, " in line)
     assert figures.startswith("490 readers, ")
@@ -34,9 +34,9 @@ def test_five_hundred_users_lose_nothing_and_wait_for_nothing() -> None:
 
 Fault = Callable[[int], list[int]]
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "loses": (lambda number: [] if number == 20 else [number], "events were lost"),
-    "loses the end": (lambda number: [] if number >= 20 else [number], "events were lost"),
-    "repeats": (lambda number: [number, number] if number == 20 else [number], "events were lost"),
+    "loses": (lambda number: [] if number == 5 else [number], "events were lost"),
+    "loses the end": (lambda number: [] if number >= 5 else [number], "events were lost"),
+    "repeats": (lambda number: [number, number] if number == 5 else [number], "events were lost"),
     "delays": (lambda number: time.sleep(0.4) or [number], "latency"),  # type: ignore[func-returns-value]
     "none": (lambda number: [number], ""),
 }

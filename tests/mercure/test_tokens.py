@@ -236,11 +236,9 @@ def test_an_address_in_a_token_is_not_followed(keyed_hub: Hub, topic: str, name:
         {"aud": ["a", "b"], "iss": "https://issuer.example"},
         {"iat": int(time.time()) + 60},
         {"iat": time.time() + 0.5},
-        {"sub": 42},
         {"jti": 42},
-        {"sub": None},
     ],
-    ids=str,
+    ids=lambda claims: " and ".join(claims) or "none",
 )
 def test_claims_that_draft_07_does_not_know_are_not_judged(
     keyed_hub: Hub, topic: str, claims: dict[str, object]

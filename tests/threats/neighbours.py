@@ -22,7 +22,7 @@ TOPIC = "neighbours"
 class Neighbours:
     """`readers` streams and a publisher of one event every `every` seconds. `latencies` are in seconds.
 
-    With `page_first` the publisher's connection has served a plain page before, so that other code of the server has it.
+    With `page_first` the publisher's connection has served a plain page before, so that other code has it.
     """
 
     def __init__(

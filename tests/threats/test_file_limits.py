@@ -48,7 +48,7 @@ def exhaust(node: Node, spare: int) -> None:
 
 
 def test_a_server_out_of_descriptors_stays_calm_and_recovers(start: Start) -> None:
-    """S08, FLT-16: streams go on, CPU below 10 %, a log line a second at most, newcomers let in 2 s after there is room."""
+    """S08, FLT-16: streams go on, CPU below 10 %, a log line a second at most, newcomers let in within 2 s."""
     node = start()
     with Neighbours(node.port, every=0.05, page_first=True) as neighbours:
         exhaust(node, 30)

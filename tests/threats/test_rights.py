@@ -161,7 +161,7 @@ SPELLINGS = [
 
 
 def test_a_channel_is_a_wall(keyed_node: Node) -> None:
-    """S30: rights on one channel are none on another, under any spelling of its name; its cursors reveal nothing there."""
+    """S30: rights on one channel are none on another, under any spelling; its cursors reveal nothing there."""
     left = bearer(signed({"ringcast": {"left": {"subscribe": ["*"], "publish": ["*"]}}}))
     body = b'{"topic": "t", "data": "FOREIGN", "private": true}'
     secret = publish(keyed_node, "right", topic="t", data="SECRET", private=True)
@@ -266,7 +266,7 @@ def test_what_one_may_not_see_looks_like_what_is_not_there(keyed_node: Node) -> 
 
 
 def test_a_token_without_rights_on_a_channel_does_not_call_it_into_being(keyed_node: Node) -> None:
-    """S33, S12: a channel begins with the first authorised publish or subscribe, so a stranger can't use up max_channels."""
+    """S33, S12: a channel begins with the first authorised publish or subscribe, so strangers don't use up max_channels."""
     token = reader("*")
     ask(keyed_node.port, request("GET", "/channels/uncalled/events", Authorization=token))
     ask(keyed_node.port, request("POST", "/channels/uncalled/events", b'{"topic": "t"}', Authorization=token, **JSON))

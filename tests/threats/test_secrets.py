@@ -36,7 +36,7 @@ def spread(port: int, token: str) -> bytes:
     for way in WAYS:
         for path in paths:
             for headers in [*places, {"Origin": "https://evil.example", "Authorization": bearer(token)}]:
-                for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD"):
+                for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD") if way == "first" else ("GET", "POST"):
                     said += _said(port, request(method, path, **headers), way)
             question = f"{path}{'&' if '?' in path else '?'}authorization={token}"
             for raw in (
