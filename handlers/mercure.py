@@ -68,9 +68,20 @@ def make_event(form: Form) -> Event:
         )
     except InvalidEvent as error:
         raise bad(error.field, error.reason, too_large=error.too_large) from None
+    _check_type(event)
+    return event
+
+
+def check_main(event: Event) -> None:
+    """What holds on channel `main` whichever way an event comes to it. Raises Refused."""
+    for topic in event.topics:
+        check_reserved(topic)
+    _check_type(event)
+
+
+def _check_type(event: Event) -> None:
     if event.type == RESERVED_TYPE:
         raise bad("type", f"{RESERVED_TYPE!r} is reserved")
-    return event
 
 
 def _retry(value: bytes | None) -> int | None:

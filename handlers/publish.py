@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Sequence
 
 from handlers.answers import COMMON_HEADERS, Refused, bad, json_response, missing_grant, missing_token
 from handlers.batch import parse_events
-from handlers.mercure import FORM_TYPE, make_event, parse_publish
-from handlers.rooms import MERCURE_PATH, Rooms
+from handlers.mercure import FORM_TYPE, check_main, make_event, parse_publish
+from handlers.rooms import MAIN, MERCURE_PATH, Rooms
 from server.auth import ANONYMOUS, Principal, Rights
 from server.channel import Channel
 from server.endings import BAD_REQUEST, UNAVAILABLE
@@ -42,7 +42,7 @@ class Publisher:
         if len(request.body) > self.max_body_bytes:
             raise bad("", f"the body is larger than {self.max_body_bytes} bytes", too_large=True)
         name = rooms.channel_name(request.path)
-        events = self._events(request, principal.rights(name))
+        events = self._events(request, principal.rights(name), main=name == MAIN)
         key = self._key(request, principal)
         channel = rooms.hub.channels.get(name)
         if channel is None:
@@ -88,7 +88,7 @@ class Publisher:
         except (InvalidEvent, RelayUnavailable, KeyConflict) as error:
             raise _refused(error) from None
 
-    def _events(self, request: Request, rights: Rights) -> Sequence[Event]:
+    def _events(self, request: Request, rights: Rights, *, main: bool) -> Sequence[Event]:
         """The events of the body, all of them granted and valid."""
         media_type = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if request.path == MERCURE_PATH:
@@ -99,6 +99,9 @@ class Publisher:
                 raise missing_grant("the token does not grant publishing to these topics")
             return (make_event(form),)
         events = parse_events(media_type, request.body, self._max_events)
+        if main:
+            for event in events:
+                check_main(event)
         if not all(rights.may_publish(event.topics) for event in events):
             raise missing_grant("the token does not grant publishing to these topics")
         return events

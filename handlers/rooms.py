@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from handlers.answers import Refused
 from handlers.cors import Origins
 from server.admission import Admission
-from server.auth import ANONYMOUS, Authenticator, AuthError, Principal
+from server.auth import Authenticator, AuthError, Principal
 from server.channel import Channel, Policy
 from server.endings import NOT_FOUND
 from server.exchange import Request
@@ -52,9 +52,17 @@ class Rooms:
         except AuthError as error:
             raise Refused(error.ending, error.field, error.reason, challenge=error.challenge) from None
 
+    def check_readable(self, name: str, principal: Principal, channel: Channel | None) -> None:
+        """Raise Refused for a token without rights on a channel that is not for everybody: to it, it is not there."""
+        if name == MAIN or principal.rights(name).subscribe:
+            return
+        if not (channel.policy if channel is not None else self.policy(name)).anonymous:
+            raise Refused(NOT_FOUND, "channel", f"there is no channel {name}")
+
     def check_openable(self, name: str, principal: Principal) -> None:
-        """Raise Refused unless this principal may bring the channel into being."""
-        if not self.open_channels or principal is ANONYMOUS or not self.hub.may_open(name):
+        """Raise Refused unless this principal, who has rights on the channel, may bring it into being."""
+        rights = principal.rights(name)
+        if not (self.open_channels and (rights.publish or rights.subscribe) and self.hub.may_open(name)):
             raise Refused(NOT_FOUND, "channel", f"there is no channel {name}")
 
     async def open(self, name: str) -> Channel:

@@ -119,6 +119,7 @@ class Subscriber:
             rooms.policy(name).anonymous if channel is None else channel.policy.anonymous
         ):
             raise missing_token()
+        rooms.check_readable(name, principal, channel)
         if channel is None:
             rooms.check_openable(name, principal)
             return None

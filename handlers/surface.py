@@ -7,7 +7,9 @@ Owns that nothing but a Response, a Subscription or None comes out, whatever cam
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 from handlers.answers import Refused, bad, json_response, refusal_response
 from handlers.publish import Publisher
@@ -30,6 +32,13 @@ class StreamSurface:
         self._rooms = rooms
         self._subscriber = subscriber
         self._publisher = publisher
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, which deals with its own errors, to its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     def is_stream(path: str) -> bool:

@@ -246,7 +246,7 @@ async def serve_settings(settings: Settings) -> None:
     # What is there now stays: the collector need not look at it again, nor at 20,000 readers at every turn.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(2_000, 10, 10)
     await server.run()
 
 

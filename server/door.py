@@ -36,7 +36,6 @@ MAX_HEAD_BYTES = 16_384
 ACCEPTS_PER_TURN = 64
 MAX_WAITING = 4_096  # beyond it the one that waits longest goes
 PAUSE_SECONDS = 0.2
-LINGER_SECONDS = 60.0  # a publisher's connection without a request is closed after this
 WATCH = select.EPOLLIN | select.EPOLLRDHUP
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -161,10 +160,11 @@ class Door:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _evict(self) -> None:
-        """Close the connection that has waited longest."""
-        for knock in self._knocks.values():
+        """Close the connection that has waited longest; a publisher that was served only if there is no other."""
+        knock = next((knock for knock in self._knocks.values() if not knock.served), None)
+        knock = knock or next(iter(self._knocks.values()), None)
+        if knock is not None:
             self._close(knock)
-            return
 
     # --- waiting
     # -------------------------------------------------------------------------------------------------------------
@@ -200,8 +200,7 @@ class Door:
     def expire(self, now: float) -> None:
         """Called now and then: close connections whose request does not come to an end, or does not come."""
         for knock in list(self._knocks.values()):
-            limit = LINGER_SECONDS if knock.served and not knock.data else self._header_seconds
-            if not knock.answering and now - knock.since > limit:
+            if not knock.answering and now - knock.since > self._header_seconds:
                 self.timed_out += 1
                 self._close(knock)
 

@@ -7,6 +7,7 @@ Cost: one parser object and one call per header field, about 6 microseconds for 
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import formatdate
 from http import HTTPStatus
@@ -17,6 +18,8 @@ import httptools
 from server.exchange import Request, Response
 
 NO_CONTENT = int(HTTPStatus.NO_CONTENT)
+_SINGLE = frozenset({b"host", b"content-length"})
+_HOST = re.compile(rb"[A-Za-z0-9._\-:\[\]]*")
 _UNUSUAL = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"content-encoding", b"trailer"})
 
 
@@ -44,7 +47,7 @@ class Head:
         value = value.rstrip(b" \t")  # llhttp leaves white space at the end
         headers = self.headers
         if name in headers:
-            if name == b"host":
+            if name in _SINGLE:
                 self.unusual = True
             headers[name] = headers[name] + b", " + value
         else:
@@ -75,7 +78,12 @@ def parse_head(data: bytes) -> Head | None:
     head.method = parser.get_method().decode("ascii")
     head.keep_alive = parser.should_keep_alive()
     headers = head.headers
-    if not headers.keys().isdisjoint(_UNUSUAL) or (b"host" not in headers and not head.http_1_0):
+    host = headers.get(b"host")
+    if (
+        not headers.keys().isdisjoint(_UNUSUAL)
+        or (host is None and not head.http_1_0)
+        or (host is not None and _HOST.fullmatch(host) is None)
+    ):
         head.unusual = True
     length = headers.get(b"content-length")
     if length is not None:

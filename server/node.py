@@ -120,6 +120,8 @@ class Node:
 
     def _tick(self, now: float, late: float) -> None:
         self.loop_lag = max(0.0, late)
+        for call in self.on_tick:
+            call(now)
         if now - self._second < 1.0:
             return
         self._second = now
@@ -127,8 +129,6 @@ class Node:
         self.rates.sample(now, published, self.broadcaster.count.delivered + self.replayer.replayed, self.opener.opened)
         self.hub.expire()
         self.replayer.forget()
-        for call in self.on_tick:
-            call(now)
 
     @property
     def ready(self) -> bool:

@@ -16,7 +16,6 @@ BACKLOG = 4_096
 KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 10
 KEEPALIVE_PROBES = 3
-DEFER_ACCEPT_SECONDS = 1
 RESERVED_FILES = 200  # for the log, the store, publishers and everything that is not a stream
 
 
@@ -39,9 +38,6 @@ def listen_tcp(
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    # A connection is accepted once its first bytes are there, or after a second: the first look at it then nearly
-    # always finds the request.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
     # Unacknowledged bytes end the connection after this; without it a vanished peer is kept for a quarter of an hour.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
     _set_buffers(sock, send_buffer_bytes, receive_buffer_bytes)

@@ -211,7 +211,7 @@ def unchunked(parts: Iterator[bytes]) -> Iterator[bytes]:
     buffer = b""
     for part in parts:
         buffer += part
-        found = []
+        found: list[bytes] = []
         while (end := buffer.find(b"\r\n")) >= 0:
             size = int(buffer[:end].split(b";")[0], 16)
             if size == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,8 @@ import pytest
 
 from tests.contract.client import Channel
 from tests.harness.process import Node
+
+_numbers = itertools.count(1)
 
 
 class StartChannel(Protocol):
@@ -30,6 +33,23 @@ def sqlite(tmp_path: Path) -> str:
 def relay(request: pytest.FixtureRequest, sqlite: str) -> str:
     """Each relay in turn."""
     return sqlite if request.param == "sqlite" else "memory:"
+
+
+@pytest.fixture(scope="session", params=["memory", "sqlite"])
+def relay_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A server of each relay with default settings."""
+    folder = tmp_path_factory.mktemp(f"{request.param}-node")
+    server = Node(folder, relay="memory:" if request.param == "memory" else f"sqlite:{folder / 'log.db'}").start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def relayed(relay_node: Node) -> Iterator[Channel]:
+    """A new channel, on each relay in turn, for tests that need no settings and don't stop the server."""
+    one = Channel(relay_node, f"c{next(_numbers)}")
+    yield one
+    one.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.client import NDJSON, Publisher
+from tests.contract.client import NDJSON, Channel, Publisher
 from tests.contract.conftest import StartChannel
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.mercure.hub import Hub, token
@@ -31,14 +31,13 @@ def test_what_was_acknowledged_can_be_read_at_once(channel: StartChannel, relay:
         assert c.stream("last=1").events(1)[0].id == event_id
 
 
-def test_an_acknowledgement_outlives_its_publisher_and_all_readers(channel: StartChannel, relay: str) -> None:
+def test_an_acknowledgement_outlives_its_publisher_and_all_readers(relayed: Channel) -> None:
     """1.2, 1.3: nobody need be there."""
-    c = channel(relay=relay)
-    publisher, reader = c.publisher(), c.stream()
+    publisher, reader = relayed.publisher(), relayed.stream()
     ids = [publisher.publish(number) for number in range(5)]
     publisher.close()
     reader.close()
-    assert [event.id for event in c.history()] == ids
+    assert [event.id for event in relayed.history()] == ids
 
 
 def test_the_memory_relay_forgets_with_the_process(channel: StartChannel) -> None:
@@ -122,16 +121,15 @@ REFUSED: list[tuple[int, object]] = [
 ]
 
 
-def test_what_was_refused_was_not_published(channel: StartChannel, relay: str) -> None:
+def test_what_was_refused_was_not_published(relayed: Channel) -> None:
     """1.5: neither the bad event nor a part of it, live or later."""
-    c = channel(relay=relay)
-    live = c.stream()
+    live = relayed.stream()
     for status, event in REFUSED:
-        assert c.publisher().offer(event).status == status, event
-    assert c.publisher().post(b'{"data": ', "application/json").status == 400
-    good = c.publisher().publish("good")
+        assert relayed.publisher().offer(event).status == status, event
+    assert relayed.publisher().post(b'{"data": ', "application/json").status == 400
+    good = relayed.publisher().publish("good")
     assert [event.id for event in live.events(1)] == [good]
-    assert [event.id for event in c.history()] == [good]
+    assert [event.id for event in relayed.history()] == [good]
 
 
 def test_what_was_forbidden_was_not_published(channel: StartChannel) -> None:
@@ -158,10 +156,9 @@ BAD_LINES = [
 ]
 
 
-def test_one_bad_line_refuses_a_batch(channel: StartChannel) -> None:
+def test_one_bad_line_refuses_a_batch(relayed: Channel) -> None:
     """1.6: wherever it stands; the answer names the line, nothing of the others is published."""
-    c = channel()
-    live, publisher = c.stream(), c.publisher()
+    live, publisher = relayed.stream(), relayed.publisher()
     for bad, place in itertools.product(BAD_LINES, (0, 2, 4)):
         lines = [json.dumps({"data": str(number)}).encode() for number in range(5)]
         lines[place] = bad

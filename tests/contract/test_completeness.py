@@ -21,29 +21,27 @@ def numbered(count: int) -> list[dict[str, object]]:
     return [{"data": str(number)} for number in range(count)]
 
 
-def test_every_cursor_resumes_with_what_follows(channel: StartChannel, relay: str) -> None:
+def test_every_cursor_resumes_with_what_follows(relayed: Channel) -> None:
     """3.2, 3.5, 4.1: from each event to the last."""
-    c = channel(relay=relay)
-    ids = c.publisher().publish_all(numbered(40))
+    ids = relayed.publisher().publish_all(numbered(40))
     for place, cursor in enumerate(ids):
-        with c.stream(Last_Event_ID=cursor) as stream:
+        with relayed.stream(Last_Event_ID=cursor) as stream:
             assert control(stream)[1]["complete"] is True
-            mark = c.mark()
+            mark = relayed.mark()
             came = [event.id for event in until(stream, mark)]
             assert came[: len(ids) - place - 1] == ids[place + 1 :]
             assert cursor not in came
             assert len(came) == len(set(came))
 
 
-def test_a_fresh_stream_begins_now_and_its_cursor_resumes(channel: StartChannel, relay: str) -> None:
+def test_a_fresh_stream_begins_now_and_its_cursor_resumes(relayed: Channel) -> None:
     """3.2, 3.5: the place that `hello` names loses nothing, though no event had come."""
-    c = channel(relay=relay)
-    c.publish("before")
-    with c.stream() as fresh:
+    relayed.publish("before")
+    with relayed.stream() as fresh:
         kind, facts = control(fresh)
     assert (kind, facts["complete"]) == ("hello", True)
-    missed = c.publish("missed")
-    with c.stream(Last_Event_ID=str(facts["cursor"])) as stream:
+    missed = relayed.publish("missed")
+    with relayed.stream(Last_Event_ID=str(facts["cursor"])) as stream:
         assert control(stream)[1]["complete"] is True
         assert stream.events(1)[0].id == missed
 
@@ -160,14 +158,13 @@ def shifted(event_id: str, by: int) -> str:
     return f"{epoch}-{int(position, 16) + by:013x}"
 
 
-def test_a_cursor_ahead_of_the_log_gets_a_gap_and_goes_live(channel: StartChannel, relay: str) -> None:
+def test_a_cursor_ahead_of_the_log_gets_a_gap_and_goes_live(relayed: Channel) -> None:
     """3.4, 3.9: reason `future`; what is published next comes though it is below the cursor."""
-    c = channel(relay=relay)
-    last = c.publish("old")
+    last = relayed.publish("old")
     for cursor in (shifted(last, 3_600_000_000), last.split("-")[0] + "-fffffffffffff"):
-        with c.stream(Last_Event_ID=cursor) as stream:
+        with relayed.stream(Last_Event_ID=cursor) as stream:
             assert_gap(stream, "future")
-            live = c.publish("live")
+            live = relayed.publish("live")
             assert stream.events(1)[0].id == live
 
 
@@ -178,26 +175,27 @@ UNKNOWN = [
 ]  # fmt: skip
 
 
-def test_a_cursor_that_means_nothing_gets_a_gap_and_all_that_is_kept(channel: StartChannel) -> None:
+def test_a_cursor_that_means_nothing_gets_a_gap_and_all_that_is_kept(relayed: Channel) -> None:
     """3.4, 3.9: by header and by query."""
-    c = channel()
-    kept = c.publish_all(numbered(3))
+    kept = relayed.publish_all(numbered(3))
     for cursor in UNKNOWN:
         header = cursor.encode().decode("latin-1")
-        for stream in (c.stream(Last_Event_ID=header), c.stream(f"last_event_id={quote_from_bytes(cursor.encode())}")):
+        for stream in (
+            relayed.stream(Last_Event_ID=header),
+            relayed.stream(f"last_event_id={quote_from_bytes(cursor.encode())}"),
+        ):
             with stream:
                 assert_gap(stream, "unknown")
                 assert [event.id for event in stream.events(3)] == kept, cursor
 
 
-def test_an_id_of_another_epoch_gets_a_gap_and_all_that_is_kept(channel: StartChannel) -> None:
+def test_an_id_of_another_epoch_gets_a_gap_and_all_that_is_kept(relayed: Channel) -> None:
     """3.4, 3.9: whatever its position."""
-    c = channel()
-    kept = c.publish_all(numbered(3))
+    kept = relayed.publish_all(numbered(3))
     epoch, position = kept[1].split("-")
     other = ("a" if epoch[0] != "a" else "b") + epoch[1:]
     for cursor in (f"{other}-{position}", f"{other}-0000000000000", f"{other}-fffffffffffff"):
-        with c.stream(Last_Event_ID=cursor) as stream:
+        with relayed.stream(Last_Event_ID=cursor) as stream:
             assert_gap(stream, "epoch")
             assert [event.id for event in stream.events(3)] == kept
 
@@ -246,11 +244,10 @@ def test_no_cursor_is_a_fault(fuzzed: Channel, cursor: bytes, in_header: bool) -
             assert control(stream)[0] == "gap"
 
 
-def test_long_cursors_are_refused_or_unknown(channel: StartChannel) -> None:
+def test_long_cursors_are_refused_or_unknown(relayed: Channel) -> None:
     """3.9: beyond the size of a request's head it is refused, below it is unknown; either at once."""
-    c = channel()
     for size in (8_000, 16_000, 60_000, 200_000):
-        with c.stream(f"last_event_id={'x' * size}") as stream:
+        with relayed.stream(f"last_event_id={'x' * size}") as stream:
             assert stream.status in (200, 400, 413, 414, 431), stream.head
             if stream.status == 200:
                 assert_gap(stream, "unknown")

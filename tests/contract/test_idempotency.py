@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.contract.client import JSON, NDJSON, Answer, Publisher
+from tests.contract.client import JSON, NDJSON, Answer, Channel, Publisher
 from tests.contract.conftest import StartChannel
 from tests.harness.process import TOKEN_SECRET
 from tests.mercure.hub import Hub, token
@@ -26,14 +26,13 @@ def assert_repeated(first: Answer, again: Answer) -> None:
 @pytest.mark.parametrize(
     ("body", "content_type"), [('{"data": "a"}', JSON), ('{"data": "a"}\n{"data": "b"}\n', NDJSON)]
 )
-def test_the_same_key_and_body_are_one_publish(channel: StartChannel, relay: str, body: str, content_type: str) -> None:
+def test_the_same_key_and_body_are_one_publish(relayed: Channel, body: str, content_type: str) -> None:
     """5.1: the same ids, no new event."""
-    c = channel(relay=relay)
-    publisher = c.publisher()
+    publisher = relayed.publisher()
     first = publisher.post(body, content_type, Idempotency_Key=KEY)
     for _ in range(3):
         assert_repeated(first, publisher.post(body, content_type, Idempotency_Key=KEY))
-    assert [event.id for event in c.history()] == first.ids
+    assert [event.id for event in relayed.history()] == first.ids
 
 
 def test_the_mercure_endpoint_knows_keys_too(channel: StartChannel) -> None:
@@ -47,10 +46,9 @@ def test_the_mercure_endpoint_knows_keys_too(channel: StartChannel) -> None:
     hub.close()
 
 
-def test_a_key_that_comes_from_many_at_once_is_one_publish(channel: StartChannel, relay: str) -> None:
+def test_a_key_that_comes_from_many_at_once_is_one_publish(relayed: Channel) -> None:
     """5.1: sixteen connections race; one event, one id."""
-    c = channel(relay=relay)
-    publishers = [c.publisher() for _ in range(16)]
+    publishers = [relayed.publisher() for _ in range(16)]
     gate, ids = threading.Barrier(16), []
 
     def race(publisher: Publisher) -> None:
@@ -64,21 +62,19 @@ def test_a_key_that_comes_from_many_at_once_is_one_publish(channel: StartChannel
         thread.join(20)
     assert len(ids) == 16
     assert len(set(ids)) == 1
-    assert [event.id for event in c.history()] == ids[:1]
+    assert [event.id for event in relayed.history()] == ids[:1]
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "a\tb"])
-def test_a_key_is_of_visible_ascii(channel: StartChannel, key: str) -> None:
+def test_a_key_is_of_visible_ascii(relayed: Channel, key: str) -> None:
     """5.1: another one is refused, for two that look alike could be one."""
-    c = channel()
-    assert c.publisher().offer({"data": "a"}, Idempotency_Key=key).status == 400
-    assert c.publisher().offer({"data": "a"}, Idempotency_Key="!~" * 127 + "x").status == 200
+    assert relayed.publisher().offer({"data": "a"}, Idempotency_Key=key).status == 400
+    assert relayed.publisher().offer({"data": "a"}, Idempotency_Key="!~" * 127 + "x").status == 200
 
 
-def test_the_same_key_with_another_body_is_a_conflict(channel: StartChannel, relay: str) -> None:
+def test_the_same_key_with_another_body_is_a_conflict(relayed: Channel) -> None:
     """5.2: whatever differs; the first event stays."""
-    c = channel(relay=relay)
-    publisher = c.publisher()
+    publisher = relayed.publisher()
     first = publisher.offer({"data": "a"}, Idempotency_Key=KEY)
     for event in (
         {"data": "b"},
@@ -89,7 +85,7 @@ def test_the_same_key_with_another_body_is_a_conflict(channel: StartChannel, rel
         answer = publisher.offer(event, Idempotency_Key=KEY)
         assert (answer.status, answer.fields["code"]) == (409, "conflict")
     assert_repeated(first, publisher.offer({"data": "a"}, Idempotency_Key=KEY))
-    assert [event.id for event in c.history()] == first.ids
+    assert [event.id for event in relayed.history()] == first.ids
 
 
 def test_a_key_expires(channel: StartChannel, relay: str) -> None:
@@ -150,12 +146,11 @@ def test_the_sqlite_relay_remembers_keys_through_a_kill(channel: StartChannel, s
     assert [event.id for event in c.history()] == first.ids
 
 
-def test_a_refused_publish_leaves_its_key_unused(channel: StartChannel, relay: str) -> None:
+def test_a_refused_publish_leaves_its_key_unused(relayed: Channel) -> None:
     """5.6: the publisher mends its event and sends it under the same key."""
-    c = channel(relay=relay)
-    publisher = c.publisher()
+    publisher = relayed.publisher()
     assert publisher.offer({"data": "a", "type": "gap"}, Idempotency_Key=KEY).status == 400
     good = publisher.offer({"data": "a", "type": "x"}, Idempotency_Key=KEY)
     assert good.status == 200
     assert "idempotency-replayed" not in good.headers
-    assert [event.id for event in c.history()] == good.ids
+    assert [event.id for event in relayed.history()] == good.ids

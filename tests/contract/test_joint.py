@@ -66,14 +66,13 @@ class Resumer:
                 self.runs.append((cursor, [event.id for event in stream.events(wanted)]))
 
 
-def test_replay_meets_live_without_a_hole_or_a_repeat(channel: StartChannel, relay: str) -> None:
+def test_replay_meets_live_without_a_hole_or_a_repeat(relayed: Channel) -> None:
     """3.3, 4.1: two hundred resumes at random places while events are published; each got exactly what follows its
     cursor.
     """
-    c = channel(relay=relay)
-    traffic = Traffic(c)
+    traffic = Traffic(relayed)
     wait_until(lambda: len(traffic.ids) > 100, 10, "a hundred events")
-    resumers = [Resumer(c, traffic, seed) for seed in range(WORKERS)]
+    resumers = [Resumer(relayed, traffic, seed) for seed in range(WORKERS)]
     for resumer in resumers:
         resumer.thread.join(120)
     traffic.stop()
@@ -138,17 +137,16 @@ class Wanderer:
         return [event.last_event_id for event in parser.events if event.type == "message" and event.data != MARK]
 
 
-def test_a_client_that_drops_what_it_has_passed_sees_everything_once(channel: StartChannel, relay: str) -> None:
+def test_a_client_that_drops_what_it_has_passed_sees_everything_once(relayed: Channel) -> None:
     """4.2, 4.1, 3.2: over many reconnections at random bytes, with and without a filter."""
-    c = channel(relay=relay)
-    traffic = Traffic(c)
-    wanderers = [Wanderer(c, seed, query) for seed, query in enumerate(("", "topic=t/1", ""))]
+    traffic = Traffic(relayed)
+    wanderers = [Wanderer(relayed, seed, query) for seed, query in enumerate(("", "topic=t/1", ""))]
     wait_until(lambda: len(traffic.ids) > 50, 10, "fifty events")
     for _ in range(25):
         for wanderer in wanderers:
             wanderer.connect()
     traffic.stop()
-    everything, filtered = c.history(), c.history("topic=t/1")
+    everything, filtered = relayed.history(), relayed.history("topic=t/1")
     for wanderer in wanderers:
         expected = [str(event.id) for event in (filtered if wanderer.query else everything)]
         while not wanderer.seen or wanderer.seen[-1] < expected[-1]:
@@ -157,14 +155,13 @@ def test_a_client_that_drops_what_it_has_passed_sees_everything_once(channel: St
         assert wanderer.connections >= 25
 
 
-def test_an_event_that_many_selectors_match_comes_once(channel: StartChannel, relay: str) -> None:
+def test_an_event_that_many_selectors_match_comes_once(relayed: Channel) -> None:
     """4.3: live and replayed."""
-    c = channel(relay=relay)
     query = "topic=a&topic=a&topic={x}&topic=*&topic=b&type=message&type=message"
-    live = Recorder(c.stream(query))
+    live = Recorder(relayed.stream(query))
     wait_until(lambda: live.events, 5, "hello")
-    ids = [c.publish(number, topics=["a", "b", "c"]) for number in range(3)]
+    ids = [relayed.publish(number, topics=["a", "b", "c"]) for number in range(3)]
     live.wait_for(ids[-1])
     assert live.ids == ids
-    assert [event.id for event in c.history(query)] == ids
+    assert [event.id for event in relayed.history(query)] == ids
     live.stop()

@@ -6,7 +6,6 @@ import re
 import threading
 
 from tests.contract.client import Channel, Publisher, Recorder
-from tests.contract.conftest import StartChannel
 from tests.harness.stream import Block
 
 ROUNDS = 40
@@ -54,11 +53,10 @@ def selected(events: list[Block], query: str) -> list[str | None]:
     return [event.id for event, (topic, kind, _) in parts if QUERIES[query](topic, kind)]
 
 
-def test_everybody_sees_one_order(channel: StartChannel, relay: str) -> None:
+def test_everybody_sees_one_order(relayed: Channel) -> None:
     """2.1, 2.2, 2.3, 2.4, 3.1: four publishers, live and late readers of five selections."""
-    c = channel(relay=relay)
-    live = {query: Recorder(c.stream(query)) for query in QUERIES}
-    writers = [Writer(c, number) for number in range(4)]
+    live = {query: Recorder(relayed.stream(query)) for query in QUERIES}
+    writers = [Writer(relayed, number) for number in range(4)]
     for writer in writers:
         writer.thread.join(60)
     last = max(event_id for writer in writers for event_id in writer.ids)
@@ -79,7 +77,7 @@ def test_everybody_sees_one_order(channel: StartChannel, relay: str) -> None:
         if expected:
             recorder.wait_for(str(expected[-1]))
         assert recorder.ids == expected, query
-        assert [event.id for event in c.stream(f"{query}&last_event_id=earliest").events(len(expected))] == expected, (
-            query
-        )
+        assert [
+            event.id for event in relayed.stream(f"{query}&last_event_id=earliest").events(len(expected))
+        ] == expected, query
         recorder.stop()

@@ -26,7 +26,7 @@ TOKEN_SECRET = "a secret of at least thirty-two bytes, for tests"
 # Below the kernel's range for outgoing connections: none of those can take a port between its choice, or a server's
 # death, and the next start. Runs side by side begin at different places.
 _ports = itertools.cycle(range(20_000, 32_000))
-for _ in range(os.getpid() * 97 % 12_000):
+for _ in range(os.getpid() * 5003 % 12_000):
     next(_ports)
 
 

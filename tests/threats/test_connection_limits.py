@@ -138,8 +138,9 @@ def test_a_token_subject_gets_its_share_wherever_it_comes_from(start: Start) -> 
 def test_opening_too_fast_is_answered_with_a_later_date(start: Start) -> None:
     """S06: beyond the burst new streams are `rate_limited`, 429 for API clients, and let in again at the rate."""
     node = start(opens_per_second=5, opens_burst=10)
+    begin = time.monotonic()
     live, refused = opened(node, 40)
-    assert 10 <= len(live) <= 20
+    assert 10 <= len(live) <= 10 + 5 * (time.monotonic() - begin) + 1
     for stream in refused:
         check_refused(stream, "rate_limited")
     api = answered(node.port, request("GET", PATH))

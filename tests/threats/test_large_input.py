@@ -143,12 +143,12 @@ def test_strange_numbers_are_refused_or_carried(open_node: Node, number: str) ->
         assert answer.status in (200, 400), (answer, body[:60])
 
 
-def test_a_hundred_thousand_topics_leave_nothing_behind(start: Start) -> None:
+def test_fifty_thousand_topics_leave_nothing_behind(start: Start) -> None:
     """S12: distinct topics and distinct selectors cost memory only while they are in the ring or in use."""
     node = start(ring_events=1000)
     _many_topics(node, range(10_000))
     before = rss_bytes(node.pid)
-    for begin in range(10_000, 100_000, 10_000):
+    for begin in range(10_000, 50_000, 10_000):
         _many_topics(node, range(begin, begin + 10_000))
     for number in range(200):
         assert answered(node.port, subscribe(*(f"s{number}-{i}/{{a}}" for i in range(50)))).status == 200

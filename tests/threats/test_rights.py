@@ -65,7 +65,7 @@ def test_a_stream_ends_when_its_token_does(keyed_node: Node) -> None:
             connection.send(raw)
         for connection in connections:
             text = connection.rest(5)
-            assert expiry <= time.time() < expiry + 1.3
+            assert expiry <= time.time() < expiry + 1.5
             assert b"event: auth_expired" in text
             assert b'"reconnect":false' in text
     for raw, way in tries:
@@ -266,7 +266,7 @@ def test_what_one_may_not_see_looks_like_what_is_not_there(keyed_node: Node) -> 
 
 
 def test_a_token_without_rights_on_a_channel_does_not_call_it_into_being(keyed_node: Node) -> None:
-    """S33, S12: a channel begins with the first authorised publish or subscribe, so strangers don't use up max_channels."""
+    """S33, S12: a channel begins with an authorised publish or subscribe, so strangers don't use up max_channels."""
     token = reader("*")
     ask(keyed_node.port, request("GET", "/channels/uncalled/events", Authorization=token))
     ask(keyed_node.port, request("POST", "/channels/uncalled/events", b'{"topic": "t"}', Authorization=token, **JSON))

@@ -63,7 +63,8 @@ def test_a_reader_too_slow_for_a_while_loses_nothing_unsaid(start: Start) -> Non
     with Stream(node.port, "/channels/main/events?topic=large", seconds=10) as stream:
         stream.next_event()
         ids = publish_megabytes(node, 24)
-        seen, gaps = [], 0
+        seen: list[str] = []
+        gaps = 0
         while not seen or seen[-1] != ids[-1]:
             block = stream.next_event()
             if block.type == "gap":

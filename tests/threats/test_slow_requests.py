@@ -21,21 +21,21 @@ SILENT = (b"", HEALTH, FIRST["published"])
 
 
 def test_trickled_headers_are_cut_off_in_time(start: Start) -> None:
-    """S01: 300 connections that say nothing, or a byte of a header now and then, are gone after header_seconds (+ 2);
+    """S01: 300 connections that say nothing, or a byte of a header now and then, are gone after header_seconds (+ 3);
     neighbours notice nothing.
     """
     node = start(header_seconds=2)
     before, begin = len(descriptors(node.pid)), time.monotonic()
     with Neighbours(node.port), Crowd(node.port, 120, lambda i: SILENT[i % 3]) as silent:
         with Crowd(node.port, 180, lambda i: TRICKLED[i % 4]) as trickling:
-            trickling.wait_closed(2 + 2, trickle=b"a")
-        silent.wait_closed(begin + 2 + 2 - time.monotonic())
+            trickling.wait_closed(2 + 3, trickle=b"a")
+        silent.wait_closed(begin + 2 + 3 - time.monotonic())
     wait_until(lambda: len(descriptors(node.pid)) <= before, 3, "descriptors back at their number before")
     assert cpu_share(node.pid, 0.5) < 0.1
 
 
 def test_trickled_bodies_are_cut_off_in_time(start: Start) -> None:
-    """S02: 100 publishes at a byte now and then end with 408 or a hang-up after body_seconds (+ 2)."""
+    """S02: 100 publishes at a byte now and then end with 408 or a hang-up after body_seconds (+ 3)."""
     node = start(body_seconds=2)
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000000\r\n\r\n"
     kinds = [
@@ -48,7 +48,7 @@ def test_trickled_bodies_are_cut_off_in_time(start: Start) -> None:
         + b"f4240\r\n",
     ]
     with Neighbours(node.port), Crowd(node.port, 100, lambda i: kinds[i % 4]) as crowd:
-        crowd.wait_closed(4, trickle=b"a")
+        crowd.wait_closed(2 + 3, trickle=b"a")
         for member in crowd.members:
             assert not member.received or member.received.split()[1] in (b"408", b"400"), member.received
 

@@ -175,7 +175,9 @@ def test_no_hidden_request_is_obeyed(open_node: Node, way: str) -> None:
         stream.next_event()
         loose = {}
         for name in CASES:
-            statuses = run(open_node, name, way)
+            # Behind a stream it is a race between two ends, so it is tried more than once.
+            for _ in range(10 if "behind a stream" in name else 1):
+                statuses = run(open_node, name, way)
             if any(part in name for part in AMBIGUOUS) and any(status < 400 for status in statuses):
                 loose[name] = statuses
         body = b'{"topic": "smuggled", "data": "end of the corpus"}'

@@ -155,9 +155,9 @@ def test_an_event_without_type_is_a_message() -> None:
     assert read_back(Event(data="a")).type == "message"
 
 
-@pytest.mark.parametrize("event_id", ["", "earliest", "#a"])
+@pytest.mark.parametrize("event_id", ["", "earliest", "#a", " a", "a ", "\u3000a"])
 def test_an_id_that_means_something_else_is_refused(event_id: str) -> None:
-    """E10: an empty `id:` would reset the client's cursor."""
+    """E10: an empty `id:` would reset the client's cursor; a header would lose white space at its edges."""
     with pytest.raises(InvalidEvent):
         Event(id=event_id)
 

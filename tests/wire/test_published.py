@@ -238,7 +238,14 @@ def may_be_refused(kind: str | None, event_id: str | None) -> bool:
     """True if the documents name a reason to refuse such a type or id on channel main."""
     if kind is not None and (not is_safe(kind) or kind in CONTROL_EVENTS | {"", "open", "error", "mercure"}):
         return True
-    return event_id is not None and (not is_safe(event_id) or event_id in ("", "earliest") or event_id.startswith("#"))
+    if event_id is None:
+        return False
+    return (
+        not is_safe(event_id)
+        or event_id in ("", "earliest")
+        or event_id.startswith("#")
+        or event_id != event_id.strip()
+    )
 
 
 TEXT = st.text(alphabet=list("\r\n\0 :\t\ufeff\u2028aédit{"), max_size=30) | st.text(max_size=30)

@@ -1,0 +1,85 @@
+"""Selections: what is wanted, and what of it may be read. Equal ones are one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.event import Event
+from server.selection import Selection
+from server.selectors import ANY, Selector, exact_selector, parse_selector
+
+TOPICS = st.sampled_from(["a", "b", "a/1", "a/2", "b/1/c", "a/{id}"])
+SELECTORS = st.sampled_from([ANY, *map(parse_selector, ["a", "b", "a/{id}", "{x}", "b{/rest*}"]), exact_selector("a/{id}")])
+EVENTS = st.builds(
+    Event, topics=st.lists(TOPICS, max_size=3).map(tuple), type=st.sampled_from([None, "x", "y"]), private=st.booleans()
+)
+SELECTIONS = st.builds(
+    Selection,
+    topics=st.none() | st.frozensets(SELECTORS, max_size=3),
+    types=st.none() | st.frozensets(st.sampled_from(["message", "x"]), max_size=2),
+    grants=st.none() | st.lists(SELECTORS, max_size=2).map(tuple),
+)
+
+
+def some(*texts: str) -> frozenset[Selector]:
+    return frozenset(map(parse_selector, texts))
+
+
+def matched(selectors: Iterable[Selector], event: Event) -> bool:
+    return any(selector.matches(topic) for selector in selectors for topic in event.topics)
+
+
+@given(SELECTIONS, EVENTS)
+def test_an_event_goes_to_who_selects_its_topic_and_type_and_may_read_it(selection: Selection, event: Event) -> None:
+    readable = not event.private or selection.grants is None or matched(selection.grants, event)
+    assert selection.may_read(event) == readable
+    assert selection.wants(event) == (
+        readable
+        and (selection.types is None or (event.type or "message") in selection.types)
+        and (selection.topics is None or matched(selection.topics, event))
+    )
+
+
+@given(SELECTIONS, EVENTS)
+def test_selecting_more_never_lets_more_private_events_be_read(selection: Selection, event: Event) -> None:
+    everything = Selection(None, None, selection.grants)
+    assert not (event.private and everything.wants(event) and not selection.may_read(event))
+
+
+@given(SELECTIONS, SELECTIONS)
+def test_equal_selections_are_equal_values_with_one_hash(one: Selection, other: Selection) -> None:
+    same = (one.topics, one.types, one.grants) == (other.topics, other.types, other.grants)
+    assert (one == other) == same
+    assert len({one, other}) == (1 if same else 2)
+    assert one == Selection(one.topics, one.types, one.grants)
+
+
+def test_a_selection_is_no_other_kind_of_value() -> None:
+    assert Selection() != (None, None, ())
+    assert repr(Selection(types=frozenset("x"))) == "Selection(None, frozenset({'x'}), ())"
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(None, True), ("message", True), ("x", False)])
+def test_an_event_without_a_type_is_a_message(kind: str | None, wanted: bool) -> None:
+    assert Selection(types=frozenset(["message"])).wants(Event(("a",), type=kind)) is wanted
+
+
+def test_one_of_several_topics_is_enough_to_be_selected_and_to_be_read() -> None:
+    event = Event(("a", "b/1"), private=True)
+    assert Selection(some("a"), grants=tuple(some("b/{id}"))).wants(event)
+    assert not Selection(some("a"), grants=tuple(some("c"))).wants(event)
+
+
+def test_a_private_event_without_topics_is_for_holders_of_everything_alone() -> None:
+    event = Event(private=True)
+    assert Selection(grants=None).wants(event)
+    assert not Selection(grants=(ANY,)).wants(event)
+
+
+def test_an_event_without_topics_goes_to_who_selects_none_in_particular() -> None:
+    assert Selection().wants(Event())
+    assert not Selection(some("a")).wants(Event())
