@@ -114,7 +114,7 @@ class SqliteRelay:
         opened.push_async_callback(self._reader.stop)
         await self._reader.run(self._log_reader.start)
         opened.push_async_callback(self._reader.run_if_alive, self._log_reader.close)
-        self._checkpoints = Checkpoints(self._file, self._loop, self._empty_wal)
+        self._checkpoints = Checkpoints(self._file, self._loop)
         opened.push_async_callback(self._checkpoints.stop)
         await self._checkpoints.start()
 
@@ -302,9 +302,6 @@ class SqliteRelay:
             # Only here, and not after a small append that found room: once a second at most, so nothing flaps.
             self._fault = None
             logger.warning("log_takes_events")
-
-    def _empty_wal(self) -> None:
-        self._writer.submit(self._log_writer.empty_wal, _ignore)
 
     def _failed(self, reason: str) -> None:
         known, self._fault = self._fault, reason

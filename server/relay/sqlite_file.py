@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 
 from server.ids import new_epoch
 from server.logs import get_logger
@@ -68,6 +69,8 @@ class LogFile:
         self.path = os.path.realpath(path)
         self._synchronous = synchronous
         self._lock = -1
+        # Held while a checkpoint runs: a second one at the same time fails at once.
+        self.copying = Lock()
 
     def create(self) -> sqlite3.Connection:
         """Lock, check and if need be create the file; the writing connection. Raises RelayUnavailable."""
@@ -174,16 +177,15 @@ def durably(connection: sqlite3.Connection, synchronous: str) -> Iterator[None]:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str) -> int:
-    """Copy the write-ahead log into the database; its size in bytes, 0 if all is copied and it can start over."""
-    _, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
-    return 0 if frames == copied else int(frames) * page_bytes
+def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
+    """Copy the write-ahead log into the database; True if all is copied and nobody was in the way."""
+    busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not busy and frames == copied
 
 
-def wait_for_others(connection: sqlite3.Connection, waiting: bool) -> None:
-    """Whether a statement waits while another connection has what it needs, or fails at once."""
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000) if waiting else 0}")
+def wait_for_others(connection: sqlite3.Connection, seconds: float) -> None:
+    """How long a statement waits while another connection has what it needs."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:

@@ -25,11 +25,12 @@ from server.relay.idempotency import Receipt, receipt_of
 from server.relay.positions import LEASE_US, LeasedPositions, microseconds
 from server.relay.protocol import Entry, Key, KeyConflict, Retention
 from server.relay.sqlite_errors import is_about_the_file, refusal
-from server.relay.sqlite_file import LogFile, checkpoint, transaction, wait_for_others
+from server.relay.sqlite_file import LogFile, checkpoint, transaction
 from server.relay.sqlite_keys import StoredKeys
 from server.relay.sqlite_log import StoredLog
 from server.relay.sqlite_retention import give_back, is_aged, trim
 from server.relay.sqlite_rows import Row, insert, is_one_statement, row_of
+from server.relay.sqlite_wal import WriteAheadLog
 
 # Written and removed again to see whether the disk takes data: more than what is left over in allocated pages as a
 # rule.
@@ -91,6 +92,10 @@ class Admitted:
             log.events += added.events
             log.bytes += added.bytes
 
+    @property
+    def bytes(self) -> int:
+        return sum([added.bytes for added in self.added.values()])
+
 
 def _is_plain(admitted: Admitted) -> bool:
     """True if one INSERT does it all."""
@@ -110,11 +115,14 @@ class LogWriter:
         self._logs: dict[str, StoredLog] = {}
         self._connection: sqlite3.Connection
         self._keys: StoredKeys
+        self._wal: WriteAheadLog
+        self._changes_tidied = 0
 
     def start(self) -> None:
         """Open the file. Raises RelayUnavailable."""
         self._connection = self._file.create()
         self._keys = StoredKeys(self._connection, self._key_seconds, self._key_weight)
+        self._wal = WriteAheadLog(self._file, self._connection)
 
     def open(self, name: str, retention: Retention) -> StoredLog:
         """The log of a channel, created if need be. Raises RelayUnavailable."""
@@ -153,6 +161,8 @@ class LogWriter:
 
     def write(self, writes: Sequence[Write], ceilings: Mapping[StoredLog, int]) -> list[Outcome]:
         """Write appends and ceilings in one transaction; an outcome for each append. Raises RelayUnavailable."""
+        # Before the transaction: the one before is already being answered.
+        self._wal.bound()
         try:
             return self._write(writes, ceilings)
         except Exception as error:  # An append that SQLite cannot take must not fail its neighbours.
@@ -179,6 +189,7 @@ class LogWriter:
         if admitted is not None and not ceilings and _is_plain(admitted):
             insert(self._connection, admitted.rows)
             admitted.count()
+            self._wal.wrote(admitted.bytes)
             return admitted.outcomes
         touched = {write.log for write in writes} | ceilings.keys()
         try:
@@ -195,6 +206,7 @@ class LogWriter:
             for log in touched:
                 log.stale = True
             raise
+        self._wal.wrote(admitted.bytes)
         return admitted.outcomes
 
     def _admit_all(self, writes: Sequence[Write]) -> Admitted:
@@ -269,7 +281,11 @@ class LogWriter:
             raise refusal(error, self._file.path) from error
         now = self._clock()
         more = vacuuming or any(log.is_over() or is_aged(log, now) for log in self._logs.values())
-        return Tidied(more, vacuuming or self._connection.total_changes != before)
+        changes = self._connection.total_changes
+        wrote = vacuuming or changes != before
+        self._wal.tend(at_rest=not wrote and before == self._changes_tidied)
+        self._changes_tidied = changes
+        return Tidied(more, wrote)
 
     def _tidy(self, log: StoredLog) -> None:
         now = self._clock()
@@ -295,14 +311,6 @@ class LogWriter:
             self._connection.execute("REPLACE INTO facts VALUES ('probe', zeroblob(?))", (_PROBE_BYTES,))
         with transaction(self._connection):
             self._connection.execute("DELETE FROM facts WHERE name = 'probe'")
-
-    def empty_wal(self) -> None:
-        """Copy the whole write-ahead log into the database now, unless somebody is reading it."""
-        wait_for_others(self._connection, False)
-        try:
-            checkpoint(self._connection, "TRUNCATE")
-        finally:
-            wait_for_others(self._connection, True)
 
     def close(self, ends: Mapping[StoredLog, int]) -> None:
         """Store the counts, and the highest positions as ceilings, so that the next start is not ahead of time."""

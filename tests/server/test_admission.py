@@ -99,7 +99,10 @@ def test_readers_of_one_address_and_subject_share_what_counts_them() -> None:
     assert one.addresses == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1"]), st.sampled_from(["", "x", "y"]))), st.randoms())
+@given(
+    st.lists(st.tuples(st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1"]), st.sampled_from(["", "x", "y"]))),
+    st.randoms(),
+)
 def test_the_counts_are_what_is_held_and_nothing_is_left_in_the_end(
     visitors: list[tuple[str, str]], chance: object
 ) -> None:

@@ -15,7 +15,9 @@ from tests.server.engine import channel
 LAG_EVENTS, LAG_BYTES = 4, 1000
 # What happens next, and to which reader.
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["publish", "visit", "visit", "visit", "join", "leave", "stall", "revive"]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["publish", "visit", "visit", "visit", "join", "leave", "stall", "revive"]), st.integers(0, 9)
+    ),
     max_size=60,
 )
 

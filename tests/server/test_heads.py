@@ -65,7 +65,8 @@ def test_a_connection_is_kept_as_version_and_client_have_it(
 
 
 @pytest.mark.parametrize(
-    "field", ["Transfer-Encoding: chunked", "Upgrade: h2c", "Expect: 100-continue", "Content-Encoding: gzip", "Trailer: x"]
+    "field",
+    ["Transfer-Encoding: chunked", "Upgrade: h2c", "Expect: 100-continue", "Content-Encoding: gzip", "Trailer: x"],
 )
 def test_what_the_door_does_not_do_is_unusual(field: str) -> None:
     head = head_of("POST / HTTP/1.1", field)
@@ -160,7 +161,9 @@ def test_no_content_has_neither_a_type_nor_a_length() -> None:
     ("close", "http_1_0", "connection"),
     [(True, False, b"close"), (True, True, b"close"), (False, True, b"keep-alive"), (False, False, None)],
 )
-def test_the_client_is_told_what_becomes_of_the_connection(close: bool, http_1_0: bool, connection: bytes | None) -> None:
+def test_the_client_is_told_what_becomes_of_the_connection(
+    close: bool, http_1_0: bool, connection: bytes | None
+) -> None:
     lines = response_bytes(Response(200), close=close, http_1_0=http_1_0).split(b"\r\n")
     found = [line.split(b": ")[1] for line in lines if line.startswith(b"Connection: ")]
     assert found == ([] if connection is None else [connection])

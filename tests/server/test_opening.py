@@ -115,7 +115,9 @@ def with_house(doing: Callable[[House], Any], *, limits: dict[str, Any] | None =
 # --- the head
 
 
-@pytest.mark.parametrize(("encoding", "first"), [(Encoding.CHUNKED, "HTTP/1.1 200 OK"), (Encoding.PLAIN, "HTTP/1.0 200 OK")])
+@pytest.mark.parametrize(
+    ("encoding", "first"), [(Encoding.CHUNKED, "HTTP/1.1 200 OK"), (Encoding.PLAIN, "HTTP/1.0 200 OK")]
+)
 def test_the_head_is_the_one_of_the_protocol(encoding: Encoding, first: str) -> None:
     async def check(house: House) -> None:
         stream = await house.stream(encoding=encoding)
@@ -354,7 +356,12 @@ def test_a_reader_is_counted_in_and_out_again() -> None:
     async def check(house: House) -> None:
         node = house.node
         peers = [house.open(subject="shop") for _ in range(3)]
-        assert (node.admission.held, node.broadcaster.readers, house.channel.readers, node.opener.opened) == (3, 3, 3, 3)
+        assert (node.admission.held, node.broadcaster.readers, house.channel.readers, node.opener.opened) == (
+            3,
+            3,
+            3,
+            3,
+        )
         assert [reader.subject.key for reader in house.readers if reader.subject] == ["shop"] * 3
         for peer in peers:
             peer.close()
@@ -403,7 +410,11 @@ def test_a_head_that_does_not_fit_is_sent_on_when_there_is_room() -> None:
     ],
 )
 def test_a_reader_ends_by_its_age_or_its_token_whichever_comes_first(
-    max_age: float, expires: float | None, deadline: tuple[float, float], ending: object, monkeypatch: pytest.MonkeyPatch
+    max_age: float,
+    expires: float | None,
+    deadline: tuple[float, float],
+    ending: object,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def check(house: House) -> None:
         monkeypatch.setattr(server.opening.time, "time", lambda: 5000.0)

@@ -13,7 +13,9 @@ from server.selection import Selection
 from server.selectors import ANY, Selector, exact_selector, parse_selector
 
 TOPICS = st.sampled_from(["a", "b", "a/1", "a/2", "b/1/c", "a/{id}"])
-SELECTORS = st.sampled_from([ANY, *map(parse_selector, ["a", "b", "a/{id}", "{x}", "b{/rest*}"]), exact_selector("a/{id}")])
+SELECTORS = st.sampled_from(
+    [ANY, *map(parse_selector, ["a", "b", "a/{id}", "{x}", "b{/rest*}"]), exact_selector("a/{id}")]
+)
 EVENTS = st.builds(
     Event, topics=st.lists(TOPICS, max_size=3).map(tuple), type=st.sampled_from([None, "x", "y"]), private=st.booleans()
 )

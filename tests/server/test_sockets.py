@@ -126,6 +126,8 @@ def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize(("files", "connections"), [(1, 1), (100, 75), (800, 600), (1024, 824), (1 << 20, (1 << 20) - 200)])
+@pytest.mark.parametrize(
+    ("files", "connections"), [(1, 1), (100, 75), (800, 600), (1024, 824), (1 << 20, (1 << 20) - 200)]
+)
 def test_some_files_are_kept_for_what_is_no_stream(files: int, connections: int) -> None:
     assert connections_within(files) == connections

@@ -167,7 +167,9 @@ def test_a_token_too_large_is_refused_before_any_work(keyed_node: Node, size: in
         ):
             before = cpu_seconds(keyed_node.pid)
             answers = [ask(keyed_node.port, raw, way) for way in WAYS for _ in range(2)]
-            assert all(answer is None or answer.status in (400, 401, 414, 431) for answer in answers), answers
+            # Depth is no offence below the limit: such a token is read like any other, in the same time.
+            refusals = (400, 401, 414, 431) if len(token) > 8192 else (200, 400, 401)
+            assert all(answer is None or answer.status in refusals for answer in answers), answers
             assert (cpu_seconds(keyed_node.pid) - before) / 4 < 0.02
 
 
