@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 
 from server.endings import DRAINING, OVERLOADED, RATE_LIMITED, TOO_MANY, Ending
 
@@ -25,15 +26,18 @@ class Holder:
         self.held = 0
 
 
+@lru_cache(4_096)
 def address_key(remote: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits (a host has that many addresses to
-    rotate through)."""
+    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits (a host may use all of it)."""
     if ":" not in remote:
         return remote
     try:
-        return str(ipaddress.ip_network((remote.partition("%")[0], 64), strict=False))
+        address = ipaddress.IPv6Address(remote.partition("%")[0])
     except ValueError:
         return remote
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class Admission:

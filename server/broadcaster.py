@@ -170,7 +170,7 @@ class Broadcaster:
                 feed.finish(feed.channel.policy.lag_events, feed.channel.policy.lag_bytes)
             elif not feed.dirty:
                 self._mark(feed)
-            elif feed.ring.size > self._backlog_bytes:
+            elif feed.unsent_bytes > self._backlog_bytes:
                 self._backlogged.add(feed)
 
     @property
@@ -230,7 +230,7 @@ class Broadcaster:
         self.count.observe_latency(time.monotonic() - feed.since)
 
     def _relieve(self, feed: Feed) -> None:
-        if self._backlogged and feed in self._backlogged and feed.ring.size <= self._backlog_bytes // 2:
+        if self._backlogged and feed in self._backlogged and feed.unsent_bytes <= self._backlog_bytes // 2:
             self._backlogged.discard(feed)
             if not self._backlogged:
                 self._room.set()
@@ -279,6 +279,7 @@ class Broadcaster:
                     self._stall(reader, data, sent, ring.position(end - 1))
                 elif end != head:
                     feed.left = len(readers)
+                    feed.lap_head = min(feed.lap_head, end)
             if time.monotonic() > deadline:
                 break
         self.count.delivered += delivered

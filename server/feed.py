@@ -3,8 +3,10 @@
 Owns membership and the state of the sweep over it. Must never know of sockets. Pure.
 
 The sweep goes round `readers` in a circle from `at`; `left` is how many visits remain until every reader has been seen
-since the last event. At the end of a lap every reader has had what was there when the lap began, so the ring forgets
-that much (unless `uneven`: a reader was moved behind the sweep). Invariants: `readers` are those that can be written to
+since the last event. `lap_head` is the lowest cursor that any of them may have at the end of the lap: the head when the
+lap began, or less for a reader that got only a part, came back, or was moved behind the sweep. Up to there the ring
+forgets. `behind` is the same for the lap before: nobody in `readers` is further back.
+Invariants: `readers` are those that can be written to
 now, with `reader.index` their place; stalled and replaying readers are members but not in it. Cost: membership changes
 are O(1) (the last reader takes the place of the one that leaves).
 """
@@ -27,6 +29,7 @@ class Feed:
 
     __slots__ = (
         "at",
+        "behind",
         "channel",
         "dirty",
         "encoding",
@@ -39,7 +42,6 @@ class Feed:
         "selection",
         "since",
         "stalled",
-        "uneven",
     )
 
     def __init__(self, channel: Channel, selection: Selection, encoding: Encoding) -> None:
@@ -53,7 +55,7 @@ class Feed:
         self.at = 0
         self.left = 0
         self.lap_head = 0
-        self.uneven = False
+        self.behind = 0
         self.dirty = False
         self.since = 0.0  # when the sweep under way began, for the latency metric
         self.last_event = 0.0
@@ -72,6 +74,7 @@ class Feed:
         else:
             self.left = len(self.readers)
             self.lap_head = min(self.lap_head, reader.cursor)  # the end of this lap must not trim what it needs
+            self.behind = min(self.behind, reader.cursor)
 
     def leave(self, reader: Reader) -> None:
         """Take a reader out of those that can be written to (it stays a member)."""
@@ -79,26 +82,29 @@ class Feed:
         if last is not reader:
             self.readers[reader.index] = last
             last.index = reader.index
-            if last.cursor != self.ring.head:
+            if last.cursor != self.ring.head:  # it may now be behind the sweep
                 self.left = len(self.readers)
-                self.uneven = True
+                self.lap_head = min(self.lap_head, last.cursor)
         reader.index = -1
 
     def end_lap(self, lag_events: int, lag_bytes: int) -> None:
         """Called when the sweep comes round: forget frames that nobody needs."""
         self.at = 0
-        if not self.uneven:
-            keep_from = self.lap_head
-            if self.stalled:
-                keep_from = min(keep_from, self.ring.within(lag_events, lag_bytes))
-            self.ring.trim(keep_from)
-        self.uneven = False
+        keep_from = self.lap_head
+        if self.stalled:
+            keep_from = min(keep_from, self.ring.within(lag_events, lag_bytes))
+        self.ring.trim(keep_from)
+        self.behind = self.lap_head
         self.lap_head = self.ring.head
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the reader which waits longest for its turn has still to get; stalled readers don't count."""
+        return self.ring.bytes_from(max(self.behind, self.ring.base))
 
     def finish(self, lag_events: int, lag_bytes: int) -> None:
         """Called when every reader in `readers` is at the head: only stalled readers may still need frames."""
         self.left = 0
         head = self.ring.head
         self.ring.trim(min(head, self.ring.within(lag_events, lag_bytes)) if self.stalled else head)
-        self.lap_head = head
-        self.uneven = False
+        self.lap_head = self.behind = head

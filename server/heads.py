@@ -76,8 +76,10 @@ def parse_head(data: bytes) -> Head | None:
         return None
     head.path, _, head.query = target.partition("?")
     head.method = parser.get_method().decode("ascii")
-    head.keep_alive = parser.should_keep_alive()
     headers = head.headers
+    # Not the parser's should_keep_alive(): it forgets the answer once a message without a body is complete.
+    options = headers.get(b"connection", b"").lower().replace(b" ", b"").split(b",")
+    head.keep_alive = b"keep-alive" in options if head.http_1_0 else b"close" not in options
     host = headers.get(b"host")
     if (
         not headers.keys().isdisjoint(_UNUSUAL)

@@ -27,6 +27,7 @@ from server.selection import Selection
 
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 ROOM_SECONDS = 5.0  # how long a publish waits for readers' unsent bytes to go down before it is refused
+MAX_FIELD_BYTES = 1_024  # id, type, retry and their names are at the most this
 MAX_GROWTH = 7  # a byte of data is at the most this many on the wire ("\n" becomes "\ndata: ")
 
 log = get_logger("hub")
@@ -110,9 +111,9 @@ class Hub:
         return await self.relay.append(name, events, key)
 
     def _check_size(self, event: Event) -> None:
-        if len(event.data) * 4 * MAX_GROWTH < self._max_frame_bytes:
+        if len(event.data) * 4 * MAX_GROWTH + MAX_FIELD_BYTES < self._max_frame_bytes:
             return
-        if len(encode(event, "x" * 20)) > self._max_frame_bytes:
+        if len(encode(event, event.id or "x" * 20)) > self._max_frame_bytes:
             raise InvalidEvent(
                 "data", f"makes an event of more than {self._max_frame_bytes} bytes on the wire", too_large=True
             )

@@ -42,10 +42,11 @@ class FeedIndex:
     def remove(self, feed: Feed) -> None:
         """Forget the feed; empty tables go with it."""
         for table, key in self._places(feed):
-            feeds = table[key]
-            feeds.pop(feed, None)
-            if not feeds:
-                del table[key]
+            feeds = table.get(key)  # two selectors may share a place
+            if feeds is not None:
+                feeds.pop(feed, None)
+                if not feeds:
+                    del table[key]
         self._all.pop(feed, None)
         for length in [length for length, table in self._by_prefix.items() if not table]:
             del self._by_prefix[length]

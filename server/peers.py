@@ -41,4 +41,6 @@ class Peers:
             parsed = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped  # an IPv4 peer of a socket for both families
         return any(parsed in network for network in self._trusted)

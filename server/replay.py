@@ -12,28 +12,21 @@ back.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from server.channel import Channel
+from server.endings import UNAVAILABLE, Ending
 from server.feed import Feed
 from server.frames import cursor_block
+from server.history import History, ReadHistory
 from server.ids import format_id
-from server.logs import get_logger
 from server.reader import Reader
-from server.relay.protocol import Entry, RelayUnavailable
+from server.relay.protocol import Entry
 
 SCAN_ENTRIES = 2_000  # looked at in one step, so that a selection that matches little still yields the loop
-HISTORY_ENTRIES = 500  # read from the relay at a time
-HISTORY_PAGES = 32  # kept, shared by all who replay the same stretch
 BUILT_PAGES = 64
-
-log = get_logger("replay")
-
-ReadHistory = Callable[[str, int, int], Awaitable[Sequence[Entry]]]
 
 
 class Page(NamedTuple):
@@ -50,12 +43,11 @@ class Page(NamedTuple):
 class Replay:
     """What a replaying reader needs: the position that it has, and a gap still to be declared as (reason, from)."""
 
-    __slots__ = ("gap", "position", "waiting")
+    __slots__ = ("gap", "position")
 
     def __init__(self, position: int, gap: tuple[str, str | None] | None) -> None:
         self.position = position
         self.gap = gap
-        self.waiting = False
 
 
 class Out(Protocol):
@@ -72,7 +64,7 @@ class Out(Protocol):
     def wake(self) -> None:
         """Run a slice soon."""
 
-    def close(self, reader: Reader) -> None:
+    def close(self, reader: Reader, ending: Ending) -> None:
         """End the reader."""
 
 
@@ -87,14 +79,11 @@ class Replayer:
 
     def __init__(self, out: Out, history: ReadHistory, mark: Callable[[str], int], floor: Callable[[str], int]) -> None:
         self._out = out
-        self._history = history
         self._mark = mark
         self._floor = floor
         self._ready: deque[Reader] = deque()
-        self._pages: OrderedDict[tuple[str, int], list[Entry]] = OrderedDict()
         self._built: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
-        self._waiting: dict[tuple[str, int], list[Reader]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.history = History(history, self.resume, self._give_up)
         self.replayed = 0
 
     @property
@@ -109,9 +98,9 @@ class Replayer:
 
     def forget(self) -> None:
         """Called now and then: drop the shared pages when nobody replays."""
-        if not self._ready and not self._waiting:
+        if not self._ready:
             self._built.clear()
-            self._pages.clear()
+        self.history.forget()
 
     def run(self, deadline: float) -> None:
         """Serve readers in turn until `deadline` of time.monotonic() or until none can go on."""
@@ -164,7 +153,8 @@ class Replayer:
         position = replay.position
         channel = feed.channel
         page = self._built.get((feed, position))
-        if page is not None:
+        if page is not None and (page.full or page.next == channel.log.head):
+            self.history.taken(reader, channel.name, position)
             return page
         floor = self._floor(channel.name)
         if position < floor:  # trimmed while we were on our way: the hole has to be declared
@@ -172,7 +162,7 @@ class Replayer:
                 replay.gap = ("history", format_id(channel.epoch, position))
             position = replay.position = floor
         if position < channel.log.floor:
-            entries = self._old_entries(reader, channel, position)
+            entries = self.history.page(reader, channel.name, position)
             if entries is None:
                 return None
             return self._build(feed, position, entries, more=True)
@@ -196,40 +186,11 @@ class Replayer:
         if more and last == position:  # the relay has nothing between here and what memory holds
             last = feed.channel.log.floor
         page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, last, len(frames), more)
-        if more:
-            if len(self._built) >= BUILT_PAGES:
-                self._built.popitem(last=False)
-            self._built[feed, position] = page
+        if len(self._built) >= BUILT_PAGES:
+            self._built.popitem(last=False)
+        self._built[feed, position] = page
         return page
 
-    def _old_entries(self, reader: Reader, channel: Channel, position: int) -> list[Entry] | None:
-        key = (channel.name, position)
-        entries = self._pages.get(key)
-        if entries is not None:
-            self._pages.move_to_end(key)
-            return entries
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.append(reader)
-            return None
-        self._waiting[key] = [reader]
-        task = asyncio.get_running_loop().create_task(self._fetch(key))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return None
-
-    async def _fetch(self, key: tuple[str, int]) -> None:
-        """Read one page of history for all who wait for it. If the relay can't, they are ended and come back."""
-        try:
-            entries = list(await self._history(key[0], key[1], HISTORY_ENTRIES))
-        except RelayUnavailable as error:
-            log.warning("replay_failed", channel=key[0], reason=error.reason)
-            for reader in self._waiting.pop(key):
-                if reader.fd >= 0:
-                    self._out.close(reader)
-            return
-        if len(self._pages) >= HISTORY_PAGES:
-            self._pages.popitem(last=False)
-        self._pages[key] = entries
-        for reader in self._waiting.pop(key):
-            self.resume(reader)
+    def _give_up(self, reader: Reader) -> None:
+        """The relay can't give the reader what it needs: it is ended, and comes back."""
+        self._out.close(reader, UNAVAILABLE)

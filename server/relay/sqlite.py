@@ -339,10 +339,6 @@ def _answer(wait: Pending, outcome: Outcome) -> None:
         wait.answer.set_exception(outcome)
 
 
-def _ignore(outcome: object) -> None:
-    """For calls whose failure shows elsewhere."""
-
-
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size

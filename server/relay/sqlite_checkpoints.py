@@ -4,8 +4,8 @@ Owns a thread, a connection and the decision. Must never know what was written.
 
 A checkpoint syncs two files, which takes milliseconds on a real disk. SQLite's own way, inside the commit that meets
 the limit, made every publish of that moment wait. A passive one on another connection runs beside the commits. It
-cannot start the log over while commits keep coming; the writer does that (sqlite_wal). At least once a second while there is something to copy: with synchronous NORMAL that is also what bounds
-how much a power cut takes.
+cannot start the log over while commits keep coming; the writer does that (sqlite_wal). At least once a second while
+there is something to copy: with synchronous NORMAL that is also what bounds how much a power cut takes.
 Cost: two fsyncs per second and per 4 MiB, off the loop and off the writer.
 """
 
@@ -56,15 +56,17 @@ class Checkpoints:
             await self._worker.run_if_alive(self._connection.close)
         await self._worker.stop()
 
-    def _copy(self) -> None:
+    def _copy(self) -> bool:
         assert self._connection is not None
         with self._file.copying:
-            checkpoint(self._connection, "PASSIVE")
+            return checkpoint(self._connection, "PASSIVE")
 
-    def _ran(self, outcome: None | Exception) -> None:
+    def _ran(self, outcome: bool | Exception) -> None:
         self._running = False
-        if outcome is not None and not isinstance(outcome, WorkerStopped):
-            # The commits tell of a disk that fails; a checkpoint is tried again.
+        if outcome is not True:  # A reader was in the way, or it failed: the next tick tries again.
+            self._written = max(self._written, 1)
+        if isinstance(outcome, Exception) and not isinstance(outcome, WorkerStopped):
+            # The commits tell of a disk that fails.
             logger.debug("checkpoint_failed", error=str(outcome))
 
     def _died(self, fault: BaseException | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import socket
 import time
@@ -87,8 +86,7 @@ class Peer:
             data = self.socket.recv(most)
         except BlockingIOError:
             return 0
-        except OSError as error:
-            assert error.errno == errno.ECONNRESET
+        except ConnectionResetError:
             data = b""
         self.ended = self.ended or not data
         self.received += data

@@ -1,4 +1,4 @@
-"""Admission: limits in all, per address and per subject, the rate of newcomers, and counts that come back to nothing."""
+"""Admission: limits in all, per address, per subject and per second, and counts that come back to nothing."""
 
 from __future__ import annotations
 

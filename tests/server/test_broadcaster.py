@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
 
 import pytest
 
@@ -20,20 +19,8 @@ from server.reader import Reader
 from server.relay.protocol import Entry
 from server.selection import Selection
 from server.selectors import parse_selector
-from tests.server.engine import (
-    SMALLEST_BUFFER,
-    Peer,
-    Stage,
-    accounted,
-    run,
-    stage,
-    turns,
-    unchunked,
-    until,
-)
-
-TOPICS = ("a", "b", "a/1")
-SELECTIONS = (Selection(), *(Selection(frozenset([parse_selector(text)])) for text in ("b", "a/{id}")))
+from tests.server.crowd import Crowd
+from tests.server.engine import SMALLEST_BUFFER, Peer, Stage, accounted, run, stage, turns, unchunked, until
 
 
 def enter(on: Stage, encoding: Encoding = Encoding.PLAIN) -> Feed:
@@ -52,113 +39,6 @@ async def stalled(on: Stage, feed: Feed) -> tuple[Reader, Peer, list[Entry]]:
 
 # --- the simulation
 
-# How often readers join, somebody publishes, peers read, leave, are ended, get a heartbeat, and the loop turns.
-MOODS = ((4, 14, 10, 1, 1, 2, 12), (10, 20, 15, 8, 4, 2, 20), (4, 20, 4, 2, 1, 1, 8))
-
-
-@dataclass
-class Member:
-    """A reader in the simulation: from which published entry on it is to get what its feed selects."""
-
-    reader: Reader
-    peer: Peer
-    feed: Feed
-    since: int
-    left: bool = False  # the peer closed its end
-
-
-class Simulation(Stage):
-    """Publishes, joins, leaves, reads and ends by chance."""
-
-    def __init__(self, chance: random.Random, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
-        self.chance = chance
-        self.entries: list[Entry] = []
-        self.members: list[Member] = []
-        self.gaps = self.stalls = 0
-        self.weights = chance.choice(MOODS)
-        for _ in range(15):
-            self.join()
-
-    def join(self) -> None:
-        encoding = self.chance.choice((Encoding.CHUNKED, Encoding.PLAIN))
-        feed = self.channel.enter(self.chance.choice(SELECTIONS), encoding)
-        buffer_bytes = self.chance.choice((SMALLEST_BUFFER, 10_000, 200_000))
-        self.members.append(Member(*self.add(feed, buffer_bytes), feed, len(self.entries)))
-
-    def publish_some(self) -> None:
-        size = self.chance.choice((0, 50, 500, 4000))
-        texts = [f"{number} " + "x" * size for number in range(self.chance.randint(1, 4))]
-        self.entries += self.publish(*texts, topic=self.chance.choice(TOPICS))
-
-    def read(self) -> None:
-        here = [member for member in self.members if not member.left]
-        for member in self.chance.sample(here, min(3, len(here))):
-            member.peer.read(self.chance.choice((1, 700, 5000, 1 << 20)))
-
-    def leave(self) -> None:
-        here = [member for member in self.members if not member.left and member.reader.fd >= 0]
-        if len(here) > 2:
-            member = self.chance.choice(here)
-            member.peer.read_all()
-            member.peer.close()
-            member.left = True
-
-    def end(self) -> None:
-        here = [member for member in self.members if member.reader.fd >= 0]
-        if len(here) > 2:
-            self.broadcaster.close(self.chance.choice(here).reader, DRAINING)
-
-    def heartbeat(self) -> None:
-        for member in self.members:
-            reader = member.reader
-            if reader.index >= 0 and reader.cursor == member.feed.ring.head:
-                self.broadcaster.heartbeat(reader, member.feed.encoding.wrap(COMMENT_HEARTBEAT))
-
-    async def turn(self) -> None:
-        await turns(self.chance.randint(1, 4))
-
-    async def step(self) -> None:
-        doings = (self.join, self.publish_some, self.read, self.leave, self.end, self.heartbeat, self.turn)
-        done = self.chance.choices(doings, self.weights)[0]()
-        if done is not None:
-            await done
-        self.check_feeds()
-
-    def check_feeds(self) -> None:
-        """What always holds between two turns of the loop."""
-        for feed in self.channel.feeds.values():
-            assert [reader.index for reader in feed.readers] == list(range(len(feed.readers)))
-            assert all(reader.fd >= 0 and reader.stall is None for reader in feed.readers)
-            assert all(feed.ring.base <= reader.cursor <= feed.ring.head for reader in feed.readers)
-            members = [member.reader for member in self.members if member.feed is feed and member.reader.fd >= 0]
-            waiting = [reader for reader in members if reader.stall is not None]
-            self.stalls += len(waiting)
-            assert (feed.members, feed.stalled) == (len(members), len(waiting))
-            assert len(feed.readers) + len(waiting) == len(members)
-            if not feed.dirty:
-                policy = self.channel.policy
-                assert len(feed.ring) <= policy.lag_events
-                assert feed.ring.size <= policy.lag_bytes
-
-    def read_everything(self) -> int:
-        return sum(member.peer.read() for member in self.members if not member.left)
-
-    def settled(self) -> bool:
-        """Reads all there is; True once there is no more to come."""
-        got = self.read_everything()
-        return not got and not self.broadcaster.stalled and not any(feed.dirty for feed in self.channel.feeds.values())
-
-    def check_member(self, member: Member) -> None:
-        text, ended = member.peer.received, False
-        if member.feed.encoding is Encoding.CHUNKED:
-            text, ended = unchunked(text)
-        wants = member.feed.selection.wants
-        expected = [entry for entry in self.entries[member.since :] if wants(entry.event)]
-        here = member.reader.fd >= 0
-        assert not (here and ended)
-        self.gaps += len(accounted(expected, text, whole=here))
-
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_reader_gets_every_frame_once_and_in_order_unless_a_gap_says_otherwise(
@@ -168,7 +48,7 @@ def test_every_reader_gets_every_frame_once_and_in_order_unless_a_gap_says_other
     monkeypatch.setattr(server.broadcaster, "BATCH", chance.choice((1, 2, 3)))
 
     async def main() -> None:
-        simulation = Simulation(
+        crowd = Crowd(
             chance,
             slice_seconds=0.0,
             span_bytes=chance.choice((300, 6000, 100_000)),
@@ -177,18 +57,18 @@ def test_every_reader_gets_every_frame_once_and_in_order_unless_a_gap_says_other
         )
         try:
             for _ in range(400):
-                await simulation.step()
-            await until(simulation.settled)
-            simulation.check_feeds()
-            for member in simulation.members:
-                simulation.check_member(member)
-            assert simulation.stalls  # else the simulation was too kind to show anything
+                await crowd.step()
+            await until(crowd.settled)
+            crowd.check_feeds()
+            for member in crowd.members:
+                crowd.check_member(member)
+            assert crowd.stalls  # else it was too kind to show anything
         finally:
-            simulation.close()
-        ended = [reader for reader, _ in simulation.ends]
-        assert len(ended) == len(set(ended)) == len(simulation.members)
-        assert simulation.broadcaster.readers == 0
-        assert simulation.channel.feeds == {}
+            crowd.close()
+        ended = [reader for reader, _ in crowd.ends]
+        assert len(ended) == len(set(ended)) == len(crowd.members)
+        assert crowd.broadcaster.readers == 0
+        assert crowd.channel.feeds == {}
 
     run(main)
 
@@ -199,19 +79,19 @@ def test_readers_that_are_never_told_of_a_gap_have_got_everything_until_they_are
 
     async def main() -> None:
         options = {"lag_policy": "disconnect", "lag_events": 10, "lag_bytes": 20_000}
-        simulation = Simulation(chance, slice_seconds=0.0, span_bytes=5000, **options)
+        crowd = Crowd(chance, slice_seconds=0.0, span_bytes=5000, **options)
         try:
             for _ in range(300):
-                await simulation.step()
-                for reader in simulation.broadcaster.stalled_since(0.0):
-                    simulation.broadcaster.close(reader, SLOW)
-            await until(simulation.settled)
-            for member in simulation.members:
-                simulation.check_member(member)
-            assert simulation.gaps == 0
-            assert any(ending is SLOW for _, ending in simulation.ends)
+                await crowd.step()
+                for reader in crowd.broadcaster.stalled_since(0.0):
+                    crowd.broadcaster.close(reader, SLOW)
+            await until(crowd.settled)
+            for member in crowd.members:
+                crowd.check_member(member)
+            assert crowd.gaps == 0
+            assert any(ending is SLOW for _, ending in crowd.ends)
         finally:
-            simulation.close()
+            crowd.close()
 
     run(main)
 
@@ -464,8 +344,8 @@ def test_two_feeds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         with stage(slice_seconds=0.0) as on:
-            groups = [[on.add(on.channel.enter(selection, Encoding.PLAIN))[1] for _ in range(6)]
-                      for selection in (SELECTIONS[0], SELECTIONS[1])]  # fmt: skip
+            feeds = [Selection(), Selection(frozenset([parse_selector("a")]))]
+            groups = [[on.add(on.channel.enter(feed, Encoding.PLAIN))[1] for _ in range(6)] for feed in feeds]
             on.publish("1")
             await until(lambda: all(sum(bool(peer.read_all()) for peer in group) >= 2 for group in groups))
             assert not all(peer.received for group in groups for peer in group)

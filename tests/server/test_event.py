@@ -142,16 +142,19 @@ def test_any_other_data_is_kept_as_it_is(data: str) -> None:
     retry_ms=st.none() | st.integers(),
 )
 def test_an_event_exists_or_names_the_field_that_is_wrong(**fields: Any) -> None:
+    made: Event | InvalidEvent
     try:
-        event = Event(**fields)
+        made = Event(**fields)
     except InvalidEvent as error:
-        assert error.field in ("topic", "data", "type", "id", "retry")
-        assert str(error) == f"{error.field}: {error.reason}"
-    else:
-        for text in (*event.topics, event.type or "", event.id or ""):
-            assert is_safe(text)
-            text.encode()
-        event.data.encode()
+        made = error
+    if isinstance(made, InvalidEvent):
+        assert made.field in ("topic", "data", "type", "id", "retry")
+        assert str(made) == f"{made.field}: {made.reason}"
+        return
+    for text in (*made.topics, made.type or "", made.id or ""):
+        assert is_safe(text)
+        text.encode()
+    made.data.encode()
 
 
 def test_an_event_cannot_be_changed() -> None:

@@ -1,4 +1,4 @@
-"""Feeds: membership under a sweep that is somewhere in its round. Here each step is one visit; sockets are elsewhere."""
+"""Feeds: membership under a sweep that is somewhere in its round. Each step is one visit; there are no sockets."""
 
 from __future__ import annotations
 

@@ -301,13 +301,39 @@ def test_a_log_that_drops_as_much_as_it_takes_stays_of_one_size(path: Path, monk
     run(main())
 
 
-def test_a_write_ahead_log_that_has_grown_too_far_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
-    monkeypatch.setattr("server.relay.sqlite_checkpoints.WAL_MOST_BYTES", -1)
+def no_checkpoints_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.relay.sqlite_checkpoints.Checkpoints.tick", lambda checkpoints: None)
+
+
+def test_the_writer_empties_a_write_ahead_log_that_grows_too_far(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_checkpoints_beside(monkeypatch)
+    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 60)
+    monkeypatch.setattr("server.relay.sqlite_wal.WAL_MOST_BYTES", 2_000_000)
+    monkeypatch.setattr("server.relay.sqlite_wal._LOOK_BYTES", 200_000)
 
     async def main() -> None:
         relay = make(path)
-        await started(relay)
+        delivered = await started(relay, retention=Retention(events=0, bytes=500_000, seconds=0))
+        largest = 0
+        for _ in range(100):
+            await relay.append("main", [event("x" * 1000) for _ in range(100)], None)
+            largest = max(largest, size_of(path.with_name("log.db-wal")))
+        assert 2_000_000 < largest < 3_000_000
+        assert size_of(path) < 3_000_000
+        entries = await relay.read("main", relay.floor("main"), 1000)
+        assert list(entries) == delivered.entries[-len(entries) :]
+        await relay.close()
+
+    run(main())
+
+
+def test_a_large_write_ahead_log_is_emptied_at_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
+    monkeypatch.setattr("server.relay.sqlite_wal.WAL_REST_BYTES", 500_000)
+
+    async def main() -> None:
+        relay = make(path)
+        delivered = await started(relay)
 
         async def emptied() -> bool:
             return relay.state()["wal_bytes"] == 0
@@ -315,7 +341,41 @@ def test_a_write_ahead_log_that_has_grown_too_far_is_emptied(path: Path, monkeyp
         await relay.append("main", [event("x" * 20_000) for _ in range(50)], None)
         assert not await emptied()
         await until(emptied)
-        assert len(await relay.read("main", 0, 10)) == 10
+        assert list(await relay.read("main", 0, 100)) == delivered.entries
+        await relay.append("main", [event("y")], None)
+        await until(lambda: relay.read("main", delivered.entries[49].position, 1))
+        assert not await emptied()
+        await relay.close()
+
+    run(main())
+
+
+def test_a_log_that_somebody_reads_for_long_grows_and_is_emptied_afterwards(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
+    monkeypatch.setattr("server.relay.sqlite_wal.WAL_MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("server.relay.sqlite_wal.WAL_REST_BYTES", 500_000)
+    monkeypatch.setattr("server.relay.sqlite_wal._LOOK_BYTES", 100_000)
+    monkeypatch.setattr("server.relay.sqlite_wal._READ_SECONDS", 0.02)
+
+    async def main() -> None:
+        relay = make(path)
+        await started(relay)
+        reading = sqlite3.connect(path, isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM events").fetchone()
+        for _ in range(30):
+            await relay.append("main", [event("x" * 10_000) for _ in range(10)], None)
+        assert size_of(path.with_name("log.db-wal")) > 3_000_000
+        reading.close()
+
+        async def emptied() -> bool:
+            return relay.state()["wal_bytes"] == 0
+
+        await until(emptied)
+        assert relay.state()["ok"] is True
+        assert size_of(path) > 3_000_000
         await relay.close()
 
     run(main())
