@@ -15,7 +15,7 @@ import structlog
 
 import server.door
 from server.channel import Start
-from server.door import LINGER_SECONDS, MAX_HEAD_BYTES, READ_BYTES, Door
+from server.door import MAX_HEAD_BYTES, READ_BYTES, Door
 from server.endings import DRAINING
 from server.exchange import Request, Response
 from server.frames import Encoding
@@ -422,7 +422,7 @@ def test_a_unix_socket_is_a_way_in_without_an_address(tmp_path: Path) -> None:
 # --- bounds
 
 
-def test_a_request_that_does_not_come_to_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_does_not_come_to_an_end_is_given_up() -> None:
     async def check(house: House) -> None:
         silent, slow = await house.client(), await house.client(b"GET /str")
         await until(lambda: house.door.waiting == 2)
@@ -449,17 +449,19 @@ def test_time_to_send_a_request_is_not_won_by_sending_a_byte_now_and_then() -> N
     with_door(check)
 
 
-def test_a_publisher_may_linger_but_not_over_a_request_it_has_begun() -> None:
+def test_a_publishers_time_begins_anew_with_each_answer_and_each_request() -> None:
     async def check(house: House) -> None:
         client = await house.client(post(b"x"))
         await client.answer()
         [knock] = house.door._knocks.values()
-        house.door.expire(knock.since + HEADER_SECONDS + 1)
-        assert house.door.waiting == 1
+        answered = knock.since
         client.send(b"POST /pub")
         await until(lambda: knock.data)
-        house.door.expire(knock.since + HEADER_SECONDS + 1)
-        assert house.door.waiting == 0
+        assert knock.since >= answered
+        house.door.expire(knock.since + HEADER_SECONDS)
+        assert house.door.waiting == 1
+        house.door.expire(knock.since + HEADER_SECONDS + 0.1)
+        assert await client.rest() == b""
 
     with_door(check)
 
@@ -469,8 +471,24 @@ def test_a_publisher_that_comes_no_more_is_let_go() -> None:
         client = await house.client(post(b"x"))
         await client.answer()
         [knock] = house.door._knocks.values()
-        house.door.expire(knock.since + LINGER_SECONDS + 1)
+        house.door.expire(knock.since + HEADER_SECONDS + 0.1)
         assert await client.rest() == b""
+
+    with_door(check)
+
+
+def test_who_has_published_is_not_the_first_to_go_when_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.door, "MAX_WAITING", 2)
+
+    async def check(house: House) -> None:
+        publisher = await house.client(post(b"x"))
+        await publisher.answer()
+        silent = await house.client(b"GET /")
+        await until(lambda: house.door.waiting == 2)
+        await house.client(b"GET /")
+        assert await silent.rest() == b""
+        publisher.send(post(b"y"))
+        assert (await publisher.answer())[2] == b"y"
 
     with_door(check)
 

@@ -395,7 +395,7 @@ def test_pages_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
             library.resume(position, buffer_bytes=300_000)
         await library.settled()
         assert len(library.replayer._built) <= 4
-        assert len(library.replayer.history.pages) <= 2
+        assert library.replayer.history.pages <= 2
         for peer, position, feedback in library.peers:
             library.check(peer, position, feedback.selection)
 
