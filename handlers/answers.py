@@ -64,7 +64,7 @@ def json_response(value: object, status: int = 200) -> Response:
 
 def dumps(value: object) -> bytes:
     """JSON as it is written everywhere: UTF-8, slashes as they are. Raises UnicodeEncodeError for a lone surrogate."""
-    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode()
+    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False).encode()
 
 
 def wants_event_stream(request: Request) -> bool:

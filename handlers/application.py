@@ -120,6 +120,7 @@ class PublishHandler(Handler):
 
     def on_connection_close(self) -> None:
         self._body.clear()
+        super().on_connection_close()  # ends the wait for the rest of the body
 
     async def post(self, *_: str) -> None:
         answer = self.surface.publish(request_of(self.request, bytes(self._body)))

@@ -14,6 +14,7 @@ from handlers.answers import Refused, bad, dumps
 from server.endings import BAD_REQUEST
 from server.event import Event, InvalidEvent
 from server.exchange import JSON_TYPE
+from server.logs import neutral
 
 NDJSON_TYPE = "application/x-ndjson"
 MAX_ERRORS = 100
@@ -74,7 +75,7 @@ def _event(text: bytes) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent("", "must be a JSON object")
     if not value.keys() <= _FIELDS:
-        raise InvalidEvent(sorted(value.keys() - _FIELDS)[0][:64], "is not a field of an event")
+        raise InvalidEvent(neutral(sorted(value.keys() - _FIELDS)[0][:64]), "is not a field of an event")
     private = value.get("private", False)
     if not isinstance(private, bool):
         raise InvalidEvent("private", "must be true or false")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import unquote
 
 from handlers.answers import Refused, bad, missing_token
 from handlers.fields import decoded, parse_query
@@ -23,6 +24,7 @@ from server.selectors import InvalidSelector, Selector, exact_selector, parse_se
 
 MAX_SELECTORS = 100
 MAX_LAST = 1_000
+MAX_KEPT_CHARACTERS = 512
 CURSOR_NAMES = ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID")
 
 
@@ -81,6 +83,11 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
 _parse_wanted_again = lru_cache(4_096)(parse_wanted)
 
 
+def _may_be_kept(query: str) -> bool:
+    """True for a query that is short and holds no token, however its name is spelled."""
+    return len(query) <= MAX_KEPT_CHARACTERS and "authorization" not in (unquote(query) if "%" in query else query)
+
+
 def _united(topics: Sequence[Selector]) -> frozenset[Selector] | None:
     """None (all) if any selector is `*`, so that such selections are equal."""
     return None if not topics or any(selector.any for selector in topics) else frozenset(topics)
@@ -111,7 +118,7 @@ class Subscriber:
         origin = rooms.origins.check(request)
         principal = rooms.authenticate(request)
         mercure = request.path == MERCURE_PATH
-        parse = parse_wanted if "authorization" in request.query.lower() else _parse_wanted_again
+        parse = _parse_wanted_again if _may_be_kept(request.query) else parse_wanted
         wanted = parse(request.query, mercure)
         name = rooms.channel_name(request.path)
         channel = rooms.hub.channels.get(name)

@@ -36,6 +36,7 @@ MAX_HEAD_BYTES = 16_384
 ACCEPTS_PER_TURN = 64
 MAX_WAITING = 4_096  # beyond it the one that waits longest goes
 PAUSE_SECONDS = 0.2
+EVICT_SECONDS = 1.0  # without free descriptors, who has not said anything for this long makes room
 WATCH = select.EPOLLIN | select.EPOLLRDHUP
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -145,7 +146,7 @@ class Door:
         self._loop.remove_reader(listener.fileno())
         self._paused[listener] = now + PAUSE_SECONDS
         self._loop.call_later(PAUSE_SECONDS, self._unpause, listener)
-        self._evict()
+        self._evict(EVICT_SECONDS)
         if now - self._complained >= 1.0:
             self._complained = now
             log.error(
@@ -159,10 +160,11 @@ class Door:
         if self._paused.pop(listener, None) is not None:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def _evict(self) -> None:
-        """Close the connection that has waited longest; a publisher that was served only if there is no other."""
-        knock = next((knock for knock in self._knocks.values() if not knock.served), None)
-        knock = knock or next(iter(self._knocks.values()), None)
+    def _evict(self, waited_seconds: float) -> None:
+        """Close the connection that waits longest, if that is long enough; served ones only last."""
+        oldest = time.monotonic() - waited_seconds
+        waiting = [knock for knock in self._knocks.values() if knock.since <= oldest]
+        knock = next((knock for knock in waiting if not knock.served), None) or next(iter(waiting), None)
         if knock is not None:
             self._close(knock)
 
@@ -172,7 +174,7 @@ class Door:
     def _wait(self, knock: Knock) -> None:
         if not knock.watched:
             if len(self._knocks) >= MAX_WAITING:
-                self._evict()
+                self._evict(0.0)
             knock.watched = True
             self._knocks[knock.fd] = knock
             self._epoll.register(knock.fd, WATCH)
@@ -265,7 +267,8 @@ class Door:
     def _to_http_server(self, knock: Knock) -> None:
         self._leave(knock)
         self.handed_over += 1
-        self._hand_over(knock.fd, knock.remote, knock.data)
+        fd, knock.fd = knock.fd, -1
+        self._hand_over(fd, knock.remote, knock.data)
 
     def _refuse(self, knock: Knock, status: int, reason: bytes) -> None:
         body = b'{"code":"bad_request","reason":"%b"}' % reason
@@ -292,7 +295,8 @@ class Door:
                 if surplus:
                     self._refuse(knock, 400, SURPLUS)
                 else:
-                    self._opener.open(knock.fd, answer, start)
+                    fd, knock.fd = knock.fd, -1
+                    self._opener.open(fd, answer, start)
                 return
         elif answer is not None:
             self._say(knock, response_bytes(answer, close=True, http_1_0=head.http_1_0))
@@ -337,7 +341,7 @@ class Door:
             self._wait(knock)
 
     def _go_on(self, knock: Knock) -> None:
-        if knock.fd >= 0:
+        if knock.fd >= 0 and not knock.answering:
             self._decide(knock)
 
     async def finish(self, seconds: float) -> None:

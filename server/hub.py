@@ -84,6 +84,8 @@ class Hub:
         history = Log(policy.ring, state.floor)
         for entry in state.recent:
             history.append(entry)
+        if state.recent:  # older ones may be in the relay's log, and are asked for there
+            history.floor = max(history.floor, state.recent[0].position - 1)
         channel = self.channels[name] = Channel(name, policy, state.epoch, history)
         log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history))
         return channel

@@ -143,6 +143,8 @@ class Page:
     def close(self) -> None:
         """Close the tab, and every connection it holds."""
         self.call("Page.close")
+        self._loop.run_until_complete(self._hang_up())
+
+    async def _hang_up(self) -> None:
         self._socket.close()
-        # Let the close go out: the loop only runs inside calls.
-        self._loop.run_until_complete(asyncio.sleep(0))
+        await asyncio.sleep(0)  # the loop only runs inside calls: let the close go out

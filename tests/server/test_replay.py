@@ -42,7 +42,7 @@ ONLY_A = Selection(frozenset([parse_selector("a")]))
 class Library:
     """A relay's history and a channel that remembers the newest part of it, before a real broadcaster.
 
-    `held` are the readers' far ends; `asked` what was read from the history.
+    `peers` are the readers' far ends with what they had; `asked` is what was read from the history.
     """
 
     def __init__(self, *, ring: int = 0, retain: int = 0, span_bytes: int = 4000, slice_seconds: float = 1.0) -> None:

@@ -100,7 +100,7 @@ HUNGRY = {
     "variables and letters": ("{a}a{b}a{c}a{d}a{e}a{f}a{g}a{h}a{i}a{j}ab", "a" * 4000),
     "paths": ("{/a*}{/b*}{/c*}{/d*}{/e*}!", "/a" * 2000),
     "lists": ("{a*}{b*}{c*}{d*}{e*}!", "a,b," * 1000),
-    "queries": ("{?a*}{&b*}{&c*}{&d*}!", "?a=b" + "&a=b" * 900),
+    "queries": ("q{?a*}{&b*}{&c*}{&d*}!", "q?a=b" + "&a=b" * 900),
     "nested repetition": ("(a+)+$", "a" * 4000 + "!"),
     "stars": ("*a*a*a*a*b", "a" * 4000),
 }

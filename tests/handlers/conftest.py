@@ -1,0 +1,52 @@
+"""The HTTP surface over a node in this process, as `server/__main__.py` puts it together, without the front door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tornado.ioloop import IOLoop
+from tornado.platform.asyncio import AsyncIOLoop
+from tornado.web import Application
+
+from config.settings import Settings
+from handlers.application import make_application
+from tests.handlers.lodge import Lodge
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """The plugin's loop, made in the way that Tornado has come to want."""
+    loop = AsyncIOLoop(make_current=False)
+    asyncio.set_event_loop(loop.asyncio_loop)
+    yield loop
+    asyncio.set_event_loop(None)
+    loop.close(all_fds=True)
+
+
+@pytest.fixture
+def own_settings() -> dict[str, Any]:
+    """Settings that differ from the defaults; a test replaces them by a parameter of this name."""
+    return {}
+
+
+@pytest.fixture
+def lodge(io_loop: IOLoop, own_settings: dict[str, Any]) -> Iterator[Lodge]:
+    """The node and everything that answers for it."""
+
+    async def build() -> Lodge:
+        one = Lodge(Settings(**own_settings))
+        await one.node.start(["main"])
+        return one
+
+    built: Lodge = io_loop.run_sync(build)
+    yield built
+    io_loop.run_sync(built.node.stop)
+
+
+@pytest.fixture
+def app(lodge: Lodge) -> Application:
+    """What the plugin serves."""
+    return make_application(lodge.surface, lodge.vitals, lodge.node, console=lodge.settings.console)
