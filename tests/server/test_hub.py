@@ -186,7 +186,7 @@ def test_a_channel_that_could_not_be_opened_can_be_tried_again() -> None:
 def test_a_channel_begins_with_what_the_relay_remembers() -> None:
     async def main() -> None:
         _, _, _, one = await shelf_hub(entry(110), entry(120, id="mine"), floor=100)
-        assert (one.epoch, one.log.floor, one.log.head, len(one.log)) == (EPOCH, 100, 120, 2)
+        assert (one.epoch, one.log.floor, one.log.head, len(one.log)) == (EPOCH, 109, 120, 2)
         assert one.log.with_id("mine")
 
     run(main)
