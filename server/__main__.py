@@ -7,13 +7,14 @@ listens before everything else works. The order of a stop: see server/node.py; a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import click
@@ -45,7 +46,15 @@ from server.node import Limits, Node
 from server.peers import Peers
 from server.relay.memory import MemoryRelay
 from server.relay.protocol import Relay, RelayUnavailable, Retention
-from server.sockets import ListenError, connections_within, listen_tcp, listen_unix, raise_file_limit
+from server.sockets import (
+    ListenError,
+    connections_within,
+    inode_of,
+    listen_tcp,
+    listen_unix,
+    raise_file_limit,
+    remove_unix,
+)
 from server.supervision import supervise
 
 HTTP_WRITE_BUFFER_BYTES = 4 << 20
@@ -154,10 +163,11 @@ class Server:
         )
         loop = asyncio.get_running_loop()
         self.door = Door(loop, self.surface, self.node.opener, self._hand_over, header_seconds=settings.header_seconds)
-        self.node.door_waiting = lambda: self.door.waiting
+        self.node.door_facts = self.door.facts
         self.node.on_tick.append(self.door.expire)
         self._signals = 0
-        self._stopping = asyncio.Event()
+        self._socket_inode = 0
+        self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _hand_over(self, fd: int, remote: str, data: bytes) -> None:
@@ -187,6 +197,7 @@ class Server:
             self.door.listen(tcp)
             if settings.socket:
                 self.door.listen(listen_unix(settings.socket, **buffers))
+                self._socket_inode = inode_of(settings.socket)
         except ListenError as error:
             raise StartError(f"can't listen on {error}") from None
         if settings.host_source:
@@ -212,14 +223,25 @@ class Server:
         if self._signals > 1:
             log.warning("ended_at_once")
             os._exit(SECOND_SIGNAL_STATUS)
-        self._stopping.set()
+        self.stopping.set()
 
     async def run(self) -> None:
-        """Serve until a signal, then drain."""
-        await self._stopping.wait()
+        """Serve until a signal, then drain and close."""
+        await self.stopping.wait()
         self.node.begin_drain()
-        self.door.stop_listening()
+        self._stop_listening()
         await self.node.drain(self.settings.drain_seconds)
+        await self.close()
+
+    def _stop_listening(self) -> None:
+        """Free the addresses at once, so that a successor may take them while this process drains."""
+        self.door.stop_listening()
+        if self.settings.socket and self._socket_inode:
+            remove_unix(self.settings.socket, self._socket_inode)
+
+    async def close(self) -> None:
+        """End everything, whatever of it was started."""
+        self._stop_listening()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -231,18 +253,37 @@ class Server:
             log.warning("http_connections_left")
         await self.authenticator.keys.stop()
         await self.node.stop()
-        if self.settings.socket:
-            os.unlink(self.settings.socket)
         log.info("stopped")
+
+
+def _log_unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a callback of the loop let escape is a line like all others, and never a bare traceback."""
+    log.error("unexpected", what=context.get("message", ""), exc_info=context.get("exception"))
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, or cancel it when the event is set: a start may have to wait for others."""
+    task = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def serve_settings(settings: Settings) -> None:
     """Run a server to its end. Raises StartError."""
     server = Server(settings)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unexpected)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.on_signal)
-    await server.start()
+    try:
+        await _unless(server.stopping, server.start())
+    except BaseException:
+        await server.close()
+        raise
     # What is there now stays: the collector need not look at it again, nor at 20,000 readers at every turn.
     gc.collect()
     gc.freeze()

@@ -49,7 +49,6 @@ class Counters:
     """Running totals since the start, read by metrics."""
 
     __slots__ = (
-        "closed_by_peer",
         "delivered",
         "dropped",
         "gaps",
@@ -61,13 +60,11 @@ class Counters:
         "writes",
     )
 
-    # Upper bounds of the histogram of delivery latency (append to the last reader of a feed), in seconds.
+    # Upper bounds, in seconds, of the histogram of how long a feed's readers took to be all at its head.
     LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
     def __init__(self) -> None:
-        self.delivered = self.writes = self.dropped = self.gaps = self.closed_by_peer = self.surplus = self.sweeps = (
-            self.latency_count
-        ) = 0
+        self.delivered = self.writes = self.dropped = self.gaps = self.surplus = self.sweeps = self.latency_count = 0
         self.latency_sum = 0.0
         self.latency_buckets = [0] * len(self.LATENCY_BOUNDS)
 
@@ -204,30 +201,54 @@ class Broadcaster:
 
     def _run_slice(self) -> None:
         self._scheduled = False
-        deadline = time.monotonic() + self._slice_seconds
-        dirty = self._dirty
-        while dirty:
-            feed = dirty[0]
-            if not self._sweep(feed, deadline):
-                dirty.rotate(-1)
-                break
-            dirty.popleft()
-            self._swept(feed)
+        self._sweep_dirty(time.monotonic() + self._slice_seconds)
         replayer = self.replayer
         if replayer is not None and replayer.busy:
             replayer.run(time.monotonic() + self._slice_seconds)
             if replayer.busy:
                 self.wake()
-        if dirty:
+        if self._dirty:
             self.wake()
 
-    def _swept(self, feed: Feed) -> None:
+    def _sweep_dirty(self, deadline: float) -> None:
+        """Bring feeds to their heads until `deadline`; the one that it interrupts goes to the end of the line."""
+        dirty = self._dirty
+        while dirty:
+            feed = dirty[0]
+            try:
+                done = self._sweep(feed, deadline)
+            except Exception:  # a defect of ours costs this feed's readers a reconnection, not everybody the sweep
+                log.exception("sweep_failed", channel=feed.channel.name, readers=len(feed.readers))
+                self._abandon(feed)
+                done = True
+            if not done:
+                dirty.rotate(-1)
+                return
+            dirty.popleft()
+            if self._swept(feed) > deadline:
+                return
+
+    def _swept(self, feed: Feed) -> float:
+        """All of the feed's readers are at its head; the present, in seconds of time.monotonic()."""
         policy = feed.channel.policy
         feed.dirty = False
         feed.finish(policy.lag_events, policy.lag_bytes)
         self._relieve(feed)
         self.count.sweeps += 1
-        self.count.observe_latency(time.monotonic() - feed.since)
+        now = time.monotonic()
+        self.count.observe_latency(now - feed.since)
+        return now
+
+    def _abandon(self, feed: Feed) -> None:
+        """Cut a feed's readers off without a word, since what they have is not known: they come back and resume."""
+        while feed.readers:
+            reader = feed.readers[-1]
+            try:
+                self.close(reader)
+            except Exception:
+                log.exception("reader_not_closed")
+                if feed.readers and feed.readers[-1] is reader:
+                    feed.readers.pop()
 
     def _relieve(self, feed: Feed) -> None:
         if self._backlogged and feed in self._backlogged and feed.unsent_bytes <= self._backlog_bytes // 2:
@@ -270,7 +291,7 @@ class Broadcaster:
                 except BlockingIOError:
                     sent = 0
                 except OSError:
-                    self._lost(reader)
+                    self.close(reader)
                     continue
                 reader.cursor = end
                 delivered += gain
@@ -298,7 +319,7 @@ class Broadcaster:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._lost(reader)
+            self.close(reader)
             return False
         if sent == len(data):
             return True
@@ -323,7 +344,7 @@ class Broadcaster:
         except BlockingIOError:
             return
         except OSError:
-            self._lost(reader)
+            self.close(reader)
             return
         stall.since = time.monotonic()
         if sent < len(stall.rest):
@@ -361,10 +382,6 @@ class Broadcaster:
         last_dropped = feed.ring.before(oldest)
         gap = gap_frame("lag", format_id(epoch, position), format_id(epoch, last_dropped))
         return self.write(reader, feed.encoding.wrap(gap), last_dropped)
-
-    def _lost(self, reader: Reader) -> None:
-        self.count.closed_by_peer += 1
-        self.close(reader)
 
     def heartbeat(self, reader: Reader, data: bytes) -> None:
         """Write a heartbeat to a reader that is neither stalled nor replaying."""
@@ -413,13 +430,16 @@ class Broadcaster:
             reader = by_fd[fd]
             if reader is None:
                 continue
-            if flags & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP):
-                self._lost(reader)
-            elif flags & select.EPOLLIN:  # nothing may come after the request
-                self.count.surplus += 1
-                self.close(reader)
-            elif flags & select.EPOLLOUT:
-                self._writable(reader)
+            try:
+                if flags & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP):
+                    self.close(reader)
+                elif flags & select.EPOLLIN:  # nothing may come after the request
+                    self.count.surplus += 1
+                    self.close(reader)
+                elif flags & select.EPOLLOUT:
+                    self._writable(reader)
+            except Exception:  # the epoll is edge-triggered: it would not tell of the others again
+                log.exception("reader_failed", channel=reader.feed.channel.name)
 
     def shut(self) -> None:
         """Close every reader and the epoll."""

@@ -6,8 +6,9 @@ its deadline falls before the next turn (then it goes to a list for that tick). 
 broadcaster) or why a deadline was set.
 
 Invariants: a reader hears from us at least every `heartbeat_seconds` plus a tick; it ends at most a tick after its
-deadline; a reader that closed is in no slot, and in the tick lists for at most one turn.
-Cost: one timer in all; one visit per reader and interval; two list places per reader.
+deadline; a reader that closed is in no slot; a reader is in at most one tick list, for at most one turn of its wheel
+after it closed; whatever fails, the timer goes on.
+Cost: one timer in all; one visit per reader and interval; a place in a slot, and in a tick list when its end is near.
 
 Tried and rejected: `loop.call_later` per reader (a handle and a closure each, and a heap of 20,000); one set per
 deadline tick (closed readers have to be taken out of sets that are 30 minutes long).
@@ -24,11 +25,14 @@ from server.channel import Channel
 from server.endings import IDLE, MAX_AGE, SLOW
 from server.frames import COMMENT_HEARTBEAT, Encoding, cursor_block
 from server.ids import format_id
+from server.logs import get_logger
 from server.reader import Reader
 
 MAX_TICK_SECONDS = 0.25
 TURN_WITHOUT_HEARTBEAT_SECONDS = 30.0
 RECENT_SHARE = 0.1  # a reader that got an event within this share of the interval needs no heartbeat yet
+
+log = get_logger("lifetimes")
 
 
 class Wheel:
@@ -43,7 +47,7 @@ class Wheel:
         self.next = 0
 
     def add(self, reader: Reader) -> None:
-        """Give the reader the slot whose turn is farthest behind, one slot after the other."""
+        """Give the reader a slot, each in turn, so that readers that come together beat apart."""
         slot = self.slots[self.next]
         self.next = (self.next + 1) % len(self.slots)
         reader.slot = slot
@@ -116,7 +120,12 @@ class Lifetimes:
         return wheel
 
     def _plan(self, reader: Reader, wheel: Wheel) -> None:
-        """Put the reader on the list of its next deadline's tick if that comes before the next visit."""
+        """Put the reader on the list of its next deadline's tick if that comes before the next visit.
+
+        Deadlines only move away, so the list that it may be on already is not too late.
+        """
+        if reader.planned:
+            return
         deadline = reader.deadline
         idle_seconds = reader.feed.channel.policy.idle_seconds
         if idle_seconds:
@@ -125,10 +134,18 @@ class Lifetimes:
         if not deadline or deadline - time.monotonic() > wheel.seconds + self.tick_seconds:
             return
         tick = max(self._tick + 1, int((deadline - self._started) / self.tick_seconds) + 1)
+        reader.planned = True
         self._soon.setdefault(tick, []).append(reader)
 
     def _turn(self) -> None:
-        now = time.monotonic()
+        try:
+            self._catch_up(time.monotonic())
+        except Exception:  # a defect of ours may cost a reader its heartbeat, but never all of them theirs
+            log.exception("tick_failed")
+        due = self._started + (self._tick + 1) * self.tick_seconds
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._turn)
+
+    def _catch_up(self, now: float) -> None:
         due = self._started + (self._tick + 1) * self.tick_seconds
         late = now - due
         turned = 0
@@ -146,10 +163,12 @@ class Lifetimes:
         for reader in self._broadcaster.stalled_since(now - self._write_stall_seconds - late):
             self._broadcaster.close(reader, SLOW)
         self._on_tick(now, late)
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._turn)
 
     def _end_due(self, now: float) -> None:
-        for reader in self._soon.pop(self._tick, ()):
+        due = self._soon.pop(self._tick, ())
+        for reader in due:
+            reader.planned = False  # before anything can fail: its next visit plans it anew
+        for reader in due:
             if reader.fd < 0:
                 continue
             if reader.deadline and reader.deadline <= now:

@@ -66,7 +66,7 @@ class Node:
         self.ended: dict[str, int] = {}
         self.rates = Rates()
         self.durations = Durations()
-        self.door_waiting: Callable[[], int] = lambda: 0
+        self.door_facts: Callable[[], dict[str, int]] = dict
         self.on_tick: list[Callable[[float], None]] = []
         self.admission = Admission(
             time.monotonic,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class Reader:
     """`cursor`: sequence number in the feed's ring. `opened`, `deadline`: seconds of the loop's clock. `ending`: why
-    it ends at the deadline."""
+    it ends at the deadline. `planned`: it is on the list of a tick."""
 
     __slots__ = (
         "address",
@@ -29,6 +29,7 @@ class Reader:
         "feed",
         "index",
         "opened",
+        "planned",
         "replay",
         "slot",
         "slot_index",
@@ -46,6 +47,7 @@ class Reader:
         self.opened = 0.0
         self.deadline = 0.0
         self.ending: Ending | None = None
+        self.planned = False
         self.slot: list[Reader] | None = None
         self.slot_index = 0
         self.stall: Stall | None = None

@@ -66,6 +66,18 @@ def listen_unix(path: str, *, send_buffer_bytes: int, receive_buffer_bytes: int)
     return sock
 
 
+def inode_of(path: str) -> int:
+    """What tells this file from a later one of the same name."""
+    return os.stat(path).st_ino
+
+
+def remove_unix(path: str, inode: int) -> None:
+    """Remove a Unix socket's file, unless it is a successor's by now (or gone)."""
+    with contextlib.suppress(FileNotFoundError):
+        if inode_of(path) == inode:
+            os.unlink(path)
+
+
 def _set_buffers(sock: socket.socket, send_buffer_bytes: int, receive_buffer_bytes: int) -> None:
     """Bound what the kernel holds per connection: for a slow reader, and for a client that pushes bytes at us."""
     if send_buffer_bytes:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from server.node import Node
 
 DURATION_BOUNDS = (1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
+DOOR_GAUGES = {"waiting": "Sockets whose request is not complete."}
+DOOR_COUNTERS = {
+    "accepted": "Connections accepted.",
+    "published": "Publishes answered at the door.",
+    "handed_over": "Connections given to the HTTP server.",
+    "timed_out": "Connections closed because their request did not come to an end.",
+    "accept_errors": "Times that accepting paused for want of descriptors or memory.",
+}
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -79,8 +87,8 @@ def stats(node: Node) -> dict[str, object]:
             "by_channel": {channel.name: channel.readers for channel in channels},
             "addresses": node.admission.addresses,
             "stalled": node.broadcaster.stalled,
-            "waiting_at_door": node.door_waiting(),
         },
+        "door": node.door_facts(),
         "rates": {
             "published_per_second": round(node.rates.published, 1),
             "delivered_per_second": round(node.rates.delivered, 1),
@@ -93,8 +101,10 @@ def stats(node: Node) -> dict[str, object]:
             "writes": count.writes,
             "opened": node.opener.opened,
             "resumed": node.opener.resumed,
+            "sweeps": count.sweeps,
             "dropped": count.dropped,
             "gaps": count.gaps,
+            "surplus": count.surplus,
             "heartbeats": node.lifetimes.heartbeats,
             "refused": dict(node.admission.refused),
             "ended": dict(node.ended),
@@ -135,7 +145,7 @@ class Collector:
         yield _gauge(
             "connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections
         )
-        yield _gauge("door_waiting", "Sockets whose request is not complete.", node.door_waiting())
+        yield from self._door()
         yield _counter("events_delivered", "Events written to readers' sockets, live.", count.delivered)
         yield _counter("events_replayed", "Events written to readers' sockets, from history.", node.replayer.replayed)
         yield _counter("writes", "Write calls of the sweep; events_delivered per write is the batching.", count.writes)
@@ -143,6 +153,8 @@ class Collector:
         yield _counter("connections_resumed", "Streams opened with a cursor that was found.", node.opener.resumed)
         yield _counter("events_dropped", "Events that slow readers did not get; each hole was declared.", count.dropped)
         yield _counter("gaps", "Gaps declared to slow readers.", count.gaps)
+        yield _counter("sweeps", "Times that a feed's readers were all brought to its head.", count.sweeps)
+        yield _counter("surplus", "Streams ended because bytes came after their request.", count.surplus)
         yield _counter("heartbeats", "Heartbeats written.", node.lifetimes.heartbeats)
         yield _labelled("connections_refused", "Streams refused, by code.", "code", node.admission.refused)
         yield _labelled("connections_ended", "Streams ended, by code (peer: the client went away).", "code", node.ended)
@@ -152,7 +164,7 @@ class Collector:
         latency = list(zip((str(bound) for bound in count.LATENCY_BOUNDS), count.latency_buckets, strict=True))
         yield _histogram(
             "delivery_seconds",
-            "From the append of an event to the write to its last reader.",
+            "How long a feed's readers took, from the first event they lacked, to be all at its head.",
             latency,
             count.latency_count,
             count.latency_sum,
@@ -160,6 +172,13 @@ class Collector:
         durations = node.durations
         lasted = list(zip((str(bound) for bound in DURATION_BOUNDS), durations.buckets[:-1], strict=True))
         yield _histogram("connection_seconds", "How long streams lasted.", lasted, durations.count, durations.sum)
+
+    def _door(self) -> Iterator[Metric]:
+        facts = self._node.door_facts()
+        for name, text in DOOR_GAUGES.items():
+            yield _gauge(f"door_{name}", text, facts.get(name, 0))
+        for name, text in DOOR_COUNTERS.items():
+            yield _counter(f"door_{name}", text, facts.get(name, 0))
 
     def _channels(self) -> Iterator[Metric]:
         readers = GaugeMetricFamily("ringcast_connections", "Streaming connections, by channel.", labels=["channel"])

@@ -9,14 +9,16 @@ import json
 import random
 
 import pytest
+import structlog
 
 import server.broadcaster
 from server.broadcaster import Broadcaster, Counters
-from server.endings import DRAINING, SLOW
+from server.endings import DRAINING, SLOW, Ending
 from server.feed import Feed
 from server.frames import COMMENT_HEARTBEAT, Encoding
 from server.reader import Reader
 from server.relay.protocol import Entry
+from server.ring import Ring
 from server.selection import Selection
 from server.selectors import parse_selector
 from tests.server.crowd import Crowd
@@ -278,7 +280,6 @@ def test_a_peer_that_goes_away_ends_its_reader() -> None:
             peer.close()
             await until(lambda: on.ends)
             assert on.ends == [(reader, None)]
-            assert on.broadcaster.count.closed_by_peer == 1
             assert on.channel.feeds == {}
 
     run(main)
@@ -291,7 +292,7 @@ def test_bytes_after_the_request_end_the_reader() -> None:
             peer.socket.send(b"more")
             await until(lambda: on.ends)
             assert on.ends == [(reader, None)]
-            assert (on.broadcaster.count.surplus, on.broadcaster.count.closed_by_peer) == (1, 0)
+            assert on.broadcaster.count.surplus == 1
 
     run(main)
 
@@ -349,6 +350,66 @@ def test_two_feeds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             on.publish("1")
             await until(lambda: all(sum(bool(peer.read_all()) for peer in group) >= 2 for group in groups))
             assert not all(peer.received for group in groups for peer in group)
+
+    run(main)
+
+
+def test_a_slice_gives_the_loop_back_between_feeds_of_one_reader_too() -> None:
+    async def main() -> None:
+        with stage(slice_seconds=0.0) as on:
+            texts = [f"a/{number}" for number in range(10)]
+            wanted = [Selection(frozenset([parse_selector("a"), parse_selector(text)])) for text in texts]
+            peers = [on.add(on.channel.enter(one, Encoding.PLAIN))[1] for one in wanted]
+            on.publish("1")
+            await turns(1)
+            assert 1 <= sum(bool(peer.read()) for peer in peers) < 10
+            await until(lambda: all(peer.read_all() for peer in peers))
+
+    run(main)
+
+
+# --- defects of ours
+
+
+class BrokenRing(Ring):
+    def span(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
+        raise RuntimeError("a defect")
+
+
+def test_a_sweep_that_fails_ends_its_feeds_readers_and_nobody_elses() -> None:
+    async def main() -> None:
+        with stage() as on, structlog.testing.capture_logs() as lines:
+            broken, sound = enter(on), on.channel.enter(Selection(frozenset([parse_selector("a")])), Encoding.PLAIN)
+            cut = [on.add(broken)[0], on.add(enter(on))[0]]
+            _, peer = on.add(sound)
+            broken.ring = BrokenRing()
+            entries = on.publish("1")
+            await until(lambda: len(on.ends) == 2)
+            assert {reader for reader, _ in on.ends} == set(cut)
+            entries += on.publish("2")
+            await turns()
+            accounted(entries, peer.read_all(), whole=True)
+            assert [line["event"] for line in lines] == ["sweep_failed"]
+
+    run(main)
+
+
+def test_a_reader_that_fails_does_not_keep_news_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with stage() as on, structlog.testing.capture_logs() as lines:
+            first, second = on.add(enter(on)), on.add(enter(on))
+            told: list[Reader] = []
+
+            def closed(reader: Reader, _ending: Ending | None) -> None:
+                told.append(reader)
+                if reader is first[0]:
+                    raise RuntimeError("a defect")
+
+            monkeypatch.setattr(on.broadcaster, "_on_closed", closed)
+            first[1].close()
+            second[1].close()
+            await until(lambda: len(told) == 2)
+            assert [line["event"] for line in lines] == ["reader_failed"]
 
     run(main)
 

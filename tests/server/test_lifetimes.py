@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import structlog
 
 import server.lifetimes
 from server.admission import Holder
@@ -369,3 +370,39 @@ def test_a_wheel_gives_every_reader_one_visit_a_turn() -> None:
     left = [reader for _ in range(32) for reader in wheel.turn()]
     assert set(left) == set(readers) - set(readers[::3])
     assert len(left) == len(set(left))
+
+
+# --- what must not happen
+
+
+def test_a_reader_whose_idle_time_is_shorter_than_the_heartbeats_is_on_one_list_at_most(with_timer: WithTimer) -> None:
+    def check(timer: Timer) -> None:
+        reader = timer.reader(channel(heartbeat_seconds=8.0, idle_seconds=6.0))
+        for _ in range(100):
+            timer.pass_time(4.0)
+            reader.feed.last_event = timer.clock.now
+            assert sum(len(readers) for readers in timer.lifetimes._soon.values()) <= 1
+        timer.pass_time(6.5)
+        assert [ending for _, _, ending in timer.out.ends] == [IDLE]
+
+    with_timer(check)
+
+
+def test_a_tick_that_fails_is_not_the_last(with_timer: WithTimer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(timer: Timer) -> None:
+        readers = [timer.reader(channel(heartbeat_seconds=8.0), lasts=4.0, ending=MAX_AGE) for _ in range(3)]
+        close = timer.out.close
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(timer.out, "close", fail)
+        with structlog.testing.capture_logs() as lines:
+            timer.pass_time(5.0)
+        assert {line["event"] for line in lines} == {"tick_failed"}
+        assert timer.lifetimes._timer is not None
+        monkeypatch.setattr(timer.out, "close", close)
+        timer.pass_time(10.0)
+        assert {one for _, one, _ in timer.out.ends} == set(readers)
+
+    with_timer(check)

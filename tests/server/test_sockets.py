@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from server.sockets import ListenError, connections_within, listen_tcp, listen_unix, raise_file_limit
+from server.sockets import (
+    ListenError,
+    connections_within,
+    inode_of,
+    listen_tcp,
+    listen_unix,
+    raise_file_limit,
+    remove_unix,
+)
 
 OPTIONS: dict[str, Any] = {
     "send_buffer_bytes": 50_000,
@@ -99,6 +107,25 @@ def test_a_unix_socket_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         near, client = accepted(listener)
         near.close()
         client.close()
+
+
+def test_a_unix_sockets_file_is_removed_by_who_made_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with listen_unix(path, **BUFFERS):
+        inode = inode_of(path)
+    remove_unix(path, inode)
+    assert not os.path.exists(path)
+    remove_unix(path, inode)
+
+
+def test_a_successors_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with listen_unix(path, **BUFFERS):
+        inode = inode_of(path)
+        os.rename(path, path + ".old")  # else the file system might give its number out again
+        with listen_unix(path, **BUFFERS):
+            remove_unix(path, inode)
+            assert os.path.exists(path)
 
 
 def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_stats_are_what_happened() -> None:
         facts: Any = stats(house.node)
         assert json.loads(json.dumps(facts)) == facts
         assert facts["connections"] == {
-            "total": 2, "maximum": 100, "by_channel": {"main": 2}, "addresses": 1, "stalled": 0, "waiting_at_door": 0,
+            "total": 2, "maximum": 100, "by_channel": {"main": 2}, "addresses": 1, "stalled": 0,
         }  # fmt: skip
         totals = facts["totals"]
         assert (totals["published"], totals["delivered"], totals["replayed"]) == (3, 4, 2)
