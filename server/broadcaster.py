@@ -30,12 +30,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from server.channel import Channel
-from server.endings import SLOW, Ending
+from server.endings import SLOW, UNAVAILABLE, Ending
 from server.feed import Feed
+from server.frames import gap_frame
 from server.ids import format_id
 from server.logs import get_logger
 from server.reader import Reader, Stall
-from server.replay import Replayer, gap_frame
+from server.replay import Replayer
 
 WATCH = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 WATCH_WRITABLE = WATCH | select.EPOLLOUT
@@ -390,6 +391,12 @@ class Broadcaster:
 
     def _reader_position(self, reader: Reader) -> int:
         return reader.feed.ring.before(reader.cursor)
+
+    def end_replays(self, channel: Channel) -> None:
+        """End the readers of a channel that are still behind: the log that they are being read from is no more."""
+        for reader in self.all_readers():
+            if reader.replay is not None and reader.feed.channel is channel:
+                self.close(reader, UNAVAILABLE)
 
     def stalled_since(self, before: float) -> list[Reader]:
         """Readers without progress since `before` (time.monotonic), and those over the limits of a `disconnect`

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from server.feed import Feed
-from server.frames import Encoding
-from server.ids import EARLIEST, parse_id
+from server.frames import Encoding, cursor_block, gap_frame
+from server.ids import EARLIEST, format_id, parse_id
 from server.index import FeedIndex
 from server.log import Log
 from server.relay.protocol import Entry, Retention
@@ -100,6 +100,17 @@ class Channel:
         if not feed.members:
             del self.feeds[feed.selection, feed.encoding]
             self.index.remove(feed)
+
+    def turn(self, epoch: str, log: Log, reason: str, mark: int) -> list[Feed]:
+        """Go on with another log: each feed's readers are told of the hole in front of it. The feeds, all of them."""
+        now = format_id(epoch, mark)
+        for feed in self.feeds.values():
+            last = feed.ring.before(feed.ring.head)
+            since = format_id(self.epoch, last) if last else None
+            feed.publish(gap_frame(reason, since, now) + cursor_block(now), mark)
+        self.epoch = epoch
+        self.log = log
+        return list(self.feeds.values())
 
     def locate(self, cursor: str, selection: Selection, floor: int, mark: int) -> Start | None:
         """Where a stream with this cursor starts; None if only the relay can tell (a publisher's id that memory does

@@ -39,6 +39,12 @@ def cursor_block(cursor: str) -> bytes:
     return f"id: {cursor}\n\n".encode()
 
 
+def gap_frame(reason: str, since: str | None, to: str) -> bytes:
+    """The `gap` control event. `since` must come from the server or have been checked: it is not escaped."""
+    origin = "null" if since is None else f'"{since}"'
+    return f'event: gap\ndata: {{"reason":"{reason}","from":{origin},"to":"{to}"}}\n\n'.encode()
+
+
 class Encoding:
     """How a stream's bytes are wrapped for transfer: `Encoding.CHUNKED` or `Encoding.PLAIN`.
 

@@ -22,7 +22,7 @@ from server.frames import encode
 from server.log import Log
 from server.logs import get_logger
 from server.relay.memory import MemoryRelay
-from server.relay.protocol import Appended, Entry, Key, Relay, RelayUnavailable
+from server.relay.protocol import Appended, Entry, Key, LogState, Relay, RelayUnavailable
 from server.selection import Selection
 
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -57,7 +57,7 @@ class Hub:
 
     async def start(self, names: Sequence[str]) -> None:
         """Open the relay and the channels that are always there. Raises RelayUnavailable."""
-        await self.relay.start(self._deliver)
+        await self.relay.start(self._deliver, self._turn)
         for name in names:
             await self.open(name)
 
@@ -124,6 +124,18 @@ class Hub:
         channel = self.channels.get(name)
         if channel is not None:
             self._broadcaster.publish(channel.accept(entries, time.monotonic()))
+
+    def _turn(self, name: str, reason: str, state: LogState) -> None:
+        """The log is not what it was: every reader is told so, and goes on from where the log is now."""
+        channel = self.channels.get(name)
+        if channel is None:
+            return
+        history = Log(channel.policy.ring, max(state.floor, self.relay.mark(name)))
+        for entry in state.recent:
+            history.append(entry)
+        self._broadcaster.end_replays(channel)  # they would go on in a log that is no more
+        feeds = channel.turn(state.epoch, history, reason, self.relay.mark(name))
+        self._broadcaster.publish(feeds)
 
     # --- the way of a reader
     # -------------------------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ from server.admission import Admission
 from server.broadcaster import Broadcaster
 from server.channel import Channel, Start
 from server.endings import AUTH_EXPIRED, MAX_AGE
-from server.frames import Encoding, cursor_block
+from server.frames import Encoding, cursor_block, gap_frame
 from server.heads import http_date
 from server.hub import Hub
 from server.ids import EARLIEST, format_id
 from server.lifetimes import Lifetimes
 from server.reader import Reader
-from server.replay import Replay, Replayer, gap_frame
+from server.replay import Replay, Replayer
 from server.selection import Selection
 
 SECURITY_HEADERS = "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"

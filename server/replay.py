@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from server.endings import UNAVAILABLE, Ending
 from server.feed import Feed
-from server.frames import cursor_block
+from server.frames import cursor_block, gap_frame
 from server.history import History, ReadHistory
 from server.ids import format_id
 from server.reader import Reader
@@ -66,12 +66,6 @@ class Out(Protocol):
 
     def close(self, reader: Reader, ending: Ending) -> None:
         """End the reader."""
-
-
-def gap_frame(reason: str, since: str | None, to: str) -> bytes:
-    """The `gap` control event. `since` must come from the server or have been checked: it is not escaped."""
-    origin = "null" if since is None else f'"{since}"'
-    return f'event: gap\ndata: {{"reason":"{reason}","from":{origin},"to":"{to}"}}\n\n'.encode()
 
 
 class Replayer:

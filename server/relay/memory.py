@@ -24,7 +24,7 @@ from server.ids import new_epoch
 from server.relay.entries import make_entry
 from server.relay.idempotency import Receipts, receipt_of
 from server.relay.positions import Positions, microseconds
-from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention
+from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Turned
 
 MAX_FOUND = 100
 
@@ -124,7 +124,8 @@ class MemoryRelay:
         self._refusing: str | None = "the log is not open"
         self._logs: dict[str, MemoryLog] = {}
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, turned: Turned) -> None:
+        del turned  # nobody else has this log
         self._deliver = deliver
         self._refusing = None
 

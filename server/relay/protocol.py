@@ -6,8 +6,8 @@ must never know of readers.
 What every relay guarantees:
 - `append` is atomic (all events of a call or none), idempotent under a key, and returns once the events are in the log.
 What that survives is the relay's own and documented (`durability`).
-- Positions strictly increase within a channel's epoch and are times in microseconds. Nothing is appended at or below a
-position that `mark` gave out.
+- Positions strictly increase within a channel's epoch and are times in microseconds. Nothing is delivered at or below a
+position that `mark` gave out before.
 - Entries reach `deliver` exactly once, in order, on the event loop, before `append` returns to the publisher on the
 same node.
 - `read` returns entries in order from the retained log; `floor` is the position below or at which events may have been
@@ -82,6 +82,9 @@ class KeyConflict(Exception):
 
 
 Deliver = Callable[[str, Sequence[Entry]], None]
+# A channel's log is not what it was, and why: "epoch" or "damaged". What is after the newest entry delivered so far and
+# before the next one may be missing.
+Turned = Callable[[str, str, LogState], None]
 
 
 class Relay(Protocol):
@@ -89,8 +92,9 @@ class Relay(Protocol):
 
     durability: str
 
-    async def start(self, deliver: Deliver) -> None:
-        """Open the store. Raises RelayUnavailable with a reason an operator understands."""
+    async def start(self, deliver: Deliver, turned: Turned) -> None:
+        """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an
+        operator understands."""
 
     async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
         """Open or create a channel's log."""
@@ -108,7 +112,8 @@ class Relay(Protocol):
         """Retained entries with the publisher's own id `event_id`, oldest first, at most 100."""
 
     def mark(self, channel: str) -> int:
-        """A position at or above every delivered entry and below every later one: the present, as a cursor."""
+        """The present as a cursor: a position below every entry that is delivered later. It tells nothing of private
+        events, and is at or above every public entry delivered so far."""
 
     def floor(self, channel: str) -> int:
         """The position up to which entries may have been dropped."""

@@ -24,7 +24,7 @@ from server.event import Event
 from server.logs import get_logger
 from server.relay.idempotency import Receipt
 from server.relay.positions import LEASE_US, microseconds
-from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention
+from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Turned
 from server.relay.sqlite_checkpoints import Checkpoints
 from server.relay.sqlite_file import LogFile
 from server.relay.sqlite_log import StoredLog
@@ -56,7 +56,7 @@ logger = get_logger("relay")
 class Batch:
     """What is in flight: the appends of a transaction, and the ceilings written with them."""
 
-    pending: list[Pending]
+    pending: list[Pending[StoredLog]]
     ceilings: dict[StoredLog, int]
     logs: set[StoredLog]
     since: float
@@ -79,7 +79,7 @@ class SqliteRelay:
         self._log_reader = LogReader(self._file)
         self._clock = clock
         self._logs: dict[str, StoredLog] = {}
-        self._waiting = Waiting()
+        self._waiting: Waiting[StoredLog] = Waiting()
         self._leases: set[StoredLog] = set()
         self._in_flight: Batch | None = None
         self._flush_planned = False
@@ -90,7 +90,8 @@ class SqliteRelay:
         self._fault: str | None = None
         self._transactions = 0
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, turned: Turned) -> None:
+        del turned  # nobody else writes to the file
         self._loop = asyncio.get_running_loop()
         self._deliver = deliver
         try:
@@ -319,7 +320,7 @@ class SqliteRelay:
         logger.critical("log_thread_died", purpose=purpose, exc_info=fault)
 
 
-def _by_log(pending: Sequence[Pending], outcomes: Sequence[Outcome]) -> dict[StoredLog, list[Entry]]:
+def _by_log(pending: Sequence[Pending[StoredLog]], outcomes: Sequence[Outcome]) -> dict[StoredLog, list[Entry]]:
     """The entries to deliver, in order."""
     entries: dict[StoredLog, list[Entry]] = {}
     for wait, outcome in zip(pending, outcomes, strict=True):
@@ -328,7 +329,7 @@ def _by_log(pending: Sequence[Pending], outcomes: Sequence[Outcome]) -> dict[Sto
     return entries
 
 
-def _answer(wait: Pending, outcome: Outcome) -> None:
+def _answer(wait: Pending[StoredLog], outcome: Outcome) -> None:
     if wait.answer.done():  # The publisher went away; its events stay.
         return
     if isinstance(outcome, list):

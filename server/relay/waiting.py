@@ -1,8 +1,9 @@
-"""Publishes that wait for the next transaction.
+"""Publishes that wait for the next transaction or round trip.
 
-Owns their order and the bounds on how much may wait. Must never know of files. Cost: one object per append.
+Owns their order and the bounds on how much may wait. Must never know of files or connections.
+Cost: one object per append.
 
-A disk that stalls would otherwise collect every publish of a busy channel in memory; past the bounds publishers are
+A store that stalls would otherwise collect every publish of a busy channel in memory; past the bounds publishers are
 told to come back.
 """
 
@@ -12,10 +13,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from server.event import Event
 from server.relay.protocol import Appended, Key, RelayUnavailable
-from server.relay.sqlite_log import StoredLog
 
 MAX_WAITING_EVENTS = 100_000
 MAX_WAITING_BYTES = 64 << 20
@@ -25,30 +26,32 @@ BATCH_BYTES = 4 << 20
 # What an event takes beside its data, roughly.
 _EVENT_BYTES = 500
 
+LogT = TypeVar("LogT")
+
 
 @dataclass(slots=True)
-class Pending:
+class Pending(Generic[LogT]):
     """One append that waits, and the future that its publisher awaits."""
 
-    log: StoredLog
+    log: LogT
     events: Sequence[Event]
     key: Key | None
     answer: asyncio.Future[Appended]
     bytes: int
 
 
-class Waiting:
+class Waiting(Generic[LogT]):
     """A bounded queue of appends."""
 
     def __init__(self) -> None:
         self.events = 0
         self.bytes = 0
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[Pending[LogT]] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, log: StoredLog, events: Sequence[Event], key: Key | None, answer: asyncio.Future[Appended]) -> None:
+    def put(self, log: LogT, events: Sequence[Event], key: Key | None, answer: asyncio.Future[Appended]) -> None:
         """Add an append at the end. Raises RelayUnavailable when too much waits already."""
         size = sum([len(event.data) for event in events]) + _EVENT_BYTES * len(events)
         if self._queue and (self.events + len(events) > MAX_WAITING_EVENTS or self.bytes + size > MAX_WAITING_BYTES):
@@ -57,9 +60,9 @@ class Waiting:
         self.events += len(events)
         self.bytes += size
 
-    def take(self) -> list[Pending]:
+    def take(self) -> list[Pending[LogT]]:
         """The next transaction's appends."""
-        batch: list[Pending] = []
+        batch: list[Pending[LogT]] = []
         events, size = 0, 0
         while self._queue:
             following = self._queue[0]

@@ -1,0 +1,455 @@
+"""The relay `redis://…`: every channel's log is a stream in Redis, which all nodes append to and follow.
+
+Owns what happens on the loop: appends gather, go out as one round trip at a time, and are answered once Redis has them
+and this node has delivered them; the tick that keeps the present, the bounds and the proof of life; and the turn to a
+new epoch when the log is not what it was. Must never know of readers. What is said to Redis is in server/relay/lua,
+what comes back live in redis_tail.py.
+
+Invariants: an append is atomic, and is never repeated unless Redis has said that it did not happen. Entries are
+delivered only as the tail reads them, so every node delivers the same ones in the same order. No connection is trusted
+because it is up: what proves it is a mark that went into Redis by one connection and came out of the other.
+Cost: one round trip per turn of the loop at most, whatever the number of appends in it; one script per channel and
+second.
+Source: contract, "Streams as truth".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError, RedisError
+
+from server.event import Event
+from server.ids import new_epoch
+from server.logs import get_logger
+from server.relay.idempotency import Receipt
+from server.relay.protocol import (
+    Appended,
+    Deliver,
+    Entry,
+    Key,
+    KeyConflict,
+    LogState,
+    RelayUnavailable,
+    Retention,
+    Turned,
+)
+from server.relay.redis_client import Client, connect, reason_of, script
+from server.relay.redis_entries import DamagedEntry, Raw, entry_of, pack, raw_of
+from server.relay.redis_log import RedisLog
+from server.relay.redis_tail import Tail
+from server.relay.waiting import Pending, Waiting
+from server.supervision import supervise
+
+TICK_SECONDS = 1.0
+DROPPED_A_TICK = 1_000
+RECENT_A_TIME = 1_000
+ARRIVAL_SECONDS = 2.0  # an append that Redis has is answered after this, whether or not the tail brought it
+MAX_FOUND = 100
+MAX_TURNS = 3
+NOT_OPEN = "the log is not open"
+CLOSED = "the log is closed"
+
+logger = get_logger("relay")
+
+
+class RedisRelay:
+    """Implements `Relay` over Redis. `replicas`: how many must have an append before it is acknowledged (WAIT)."""
+
+    def __init__(
+        self, url: str, *, prefix: str, idempotency_seconds: float, replicas: int = 0, replicas_seconds: float = 1.0
+    ) -> None:
+        self.durability = (
+            f"redis, {replicas} replicas: survives the loss of the master"
+            if replicas
+            else "redis: as Redis persists and replicates; what its fsync window takes is declared"
+        )
+        self._url = url
+        self._prefix = prefix
+        self._window_ms = max(1, round(idempotency_seconds * 1000))
+        self._replicas = replicas
+        self._replicas_ms = round(replicas_seconds * 1000)
+        self._logs: dict[str, RedisLog] = {}
+        self._waiting: Waiting[RedisLog] = Waiting()
+        self._sending: asyncio.Task[None] | None = None
+        self._flush_planned = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._refusing: str | None = NOT_OPEN
+        self._fault: str | None = None
+        self._turning: dict[str, asyncio.Task[None]] = {}
+        self._client: Client
+        self.appends = self.round_trips = self.damaged = self.turns = 0
+
+    async def start(self, deliver: Deliver, turned: Turned) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deliver = deliver
+        self._turned = turned
+        self._client = connect(self._url)
+        self._tail = Tail(
+            self._url, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
+        )
+        try:
+            await self._client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._client.aclose()
+            raise RelayUnavailable(reason_of(error)) from None
+        self._refusing = None
+        for name, work in (("relay_tail", self._tail.run), ("relay_tick", self._tick_for_ever)):
+            self._tasks.append(self._loop.create_task(supervise(name, work)))
+
+    # --- channels
+
+    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+        if self._refusing is not None:
+            raise RelayUnavailable(self._refusing)
+        log = self._logs.get(channel)
+        if log is None:
+            log = RedisLog(channel, self._prefix, retention)
+        state = await self._learn(log, "", recent)
+        self._logs[channel] = log
+        await self._tail.follow(log, self._client)
+        return state
+
+    async def _learn(self, log: RedisLog, suspected: str, recent: int) -> LogState:
+        """How the log stands, in a new epoch if it has none or is still in the `suspected` one."""
+        facts = await self._call("open", (log.facts, log.stream), new_epoch(), suspected, log.given)
+        epoch, high, last, floor = facts[0].decode(), *map(int, facts[1:])
+        log.renew(epoch, high, floor)
+        log.newest = last
+        entries = await self._newest(log, high, recent)
+        return LogState(epoch, floor, entries)
+
+    async def _newest(self, log: RedisLog, high: int, count: int) -> list[Entry]:
+        """The last `count` entries up to `high`, oldest first. In parts: Redis does nothing else meanwhile."""
+        found: list[Raw] = []
+        end = f"{high}"
+        while len(found) < count:
+            some = await self._ask(self._client.xrevrange(log.stream, end, "-", min(RECENT_A_TIME, count - len(found))))
+            found += some
+            if len(some) < RECENT_A_TIME:
+                break
+            end = f"({some[-1][0].decode()}"
+        return self._entries(log, found[::-1])
+
+    def _entries(self, log: RedisLog, raws: Sequence[Raw]) -> list[Entry]:
+        """The entries that are ours. Behind one that is not, history is not complete."""
+        entries = []
+        for raw in raws:
+            try:
+                entries.append(entry_of(log.epoch, raw))
+            except DamagedEntry as error:
+                self.damaged += 1
+                log.floor = max(log.floor, error.position)
+                logger.error("entry_damaged", channel=log.name, position=error.position)
+        return entries
+
+    # --- appends
+
+    async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
+        if self._refusing is not None:
+            raise RelayUnavailable(self._refusing)
+        log = self._logs[channel]
+        if not events:
+            return Appended((), False)
+        answer: asyncio.Future[Appended] = self._loop.create_future()
+        self._waiting.put(log, events, key, answer)
+        self._plan_flush()
+        appended = await answer
+        await self._arrival(log)
+        return appended
+
+    async def _arrival(self, log: RedisLog) -> None:
+        """Wait until this node's readers have what was appended, if the tail is well."""
+        arrival = log.arrival(log.newest) if self._tail.well else None
+        if arrival is not None:
+            await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
+
+    def _plan_flush(self) -> None:
+        # At the end of this turn of the loop: what else is published in it goes along.
+        if not self._flush_planned and self._sending is None:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        pending = self._waiting.take()
+        if pending:
+            self._sending = self._loop.create_task(self._send(pending))
+            self._sending.add_done_callback(self._sent)
+
+    def _sent(self, _: asyncio.Task[None]) -> None:
+        self._sending = None
+        if self._waiting and self._refusing is None:
+            self._plan_flush()
+
+    async def _send(self, pending: Sequence[Pending[RedisLog]]) -> None:
+        """Bring a batch to Redis; whatever happens, every publisher is answered."""
+        try:
+            left = pending
+            for _ in range(MAX_TURNS):
+                turned = await self._round_trip(left)
+                if not turned:
+                    break
+                for log in {wait.log for wait in turned}:
+                    await self._turn(log)
+                left = turned
+            for wait in left:
+                _fail(wait, RelayUnavailable("the log is turning to a new epoch"))
+        except Exception as error:
+            if not isinstance(error, RedisError | OSError | TimeoutError | RelayUnavailable):
+                logger.exception("append_failed")
+            self._failed(reason_of(error))
+            for wait in pending:
+                _fail(wait, RelayUnavailable(reason_of(error)))
+
+    async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
+        """Append what waits; those whose log has turned, which were not appended."""
+        append = script("append")
+        async with self._client.pipeline(transaction=False) as pipe:
+            for wait in pending:
+                keys, values = self._arguments(wait)
+                pipe.evalsha(append.digest, len(keys), *keys, *values)
+            if self._replicas:
+                pipe.execute_command("WAIT", self._replicas, self._replicas_ms)
+            outcomes = await pipe.execute(raise_on_error=False)
+        self.round_trips += 1
+        reached = outcomes.pop() if self._replicas else 0
+        if any(isinstance(outcome, NoScriptError) for outcome in outcomes):  # then none was run
+            await self._client.script_load(append.text)
+            return await self._round_trip(pending)
+        replicated = isinstance(reached, int) and reached >= self._replicas
+        return [
+            wait
+            for wait, outcome in zip(pending, outcomes, strict=True)
+            if not self._settle(wait, outcome, replicated=replicated)
+        ]
+
+    def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
+        log, key, retention = wait.log, wait.key, wait.log.retention
+        keys = list(log.keys)
+        digest = ""
+        if key is not None:
+            keys.append(log.receipt_key(key.scope, key.key))
+            digest = key.digest.hex()
+        values: list[Any] = [
+            log.epoch, log.newest, log.given, retention.events, retention.bytes, self._window_ms, digest,
+            len(wait.events),
+        ]  # fmt: skip
+        for event in wait.events:
+            values += pack(event)
+        return keys, values
+
+    def _settle(self, wait: Pending[RedisLog], outcome: Any, *, replicated: bool) -> bool:
+        """Answer one publisher; False if its log has turned and nothing was appended."""
+        if isinstance(outcome, Exception):
+            self._failed(reason_of(outcome))
+            _fail(wait, RelayUnavailable(reason_of(outcome)))
+            return True
+        kind, value = outcome
+        if kind == b"turned":
+            return False
+        if kind == b"seen":
+            self._answer_again(wait, value.decode())
+            return True
+        receipt = Receipt(int(value), len(wait.events), _own_ids(wait.events))
+        wait.log.appended(receipt.first + receipt.events - 1)
+        self.appends += 1
+        if not replicated:
+            _fail(wait, RelayUnavailable("too few replicas have the event yet"))
+        elif not wait.answer.done():
+            wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), False))
+        return True
+
+    @staticmethod
+    def _answer_again(wait: Pending[RedisLog], text: str) -> None:
+        facts, _, own_ids = text.partition("\n")
+        digest, first, events = facts.split(" ")
+        assert wait.key is not None
+        if digest != wait.key.digest.hex():
+            _fail(wait, KeyConflict())
+        elif not wait.answer.done():
+            receipt = Receipt(int(first), int(events), own_ids if own_ids.strip("\n") else "")
+            wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), True))
+
+    # --- what is read
+
+    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+        log = self._logs[channel]
+        epoch, floor, entries = await self._call("read", (log.facts, log.stream), after, limit)
+        if epoch.decode() != log.epoch:
+            raise RelayUnavailable("the log is turning to a new epoch")
+        log.floor = max(log.floor, int(floor))
+        return [entry for entry in self._entries(log, list(map(raw_of, entries))) if entry.position <= log.delivered]
+
+    async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
+        log = self._logs[channel]
+        places = await self._ask(self._client.hget(log.keys[2], event_id))
+        found: list[Raw] = []
+        for position in (places or b"").split()[:MAX_FOUND]:
+            found += await self._ask(self._client.xrange(log.stream, position, position))
+        return [entry for entry in self._entries(log, found) if entry.event.id == event_id]
+
+    def mark(self, channel: str) -> int:
+        return self._logs[channel].mark
+
+    def floor(self, channel: str) -> int:
+        return self._logs[channel].floor
+
+    # --- what the tail brings
+
+    def _took(self, log: RedisLog, raws: Sequence[Raw]) -> None:
+        """Deliver what the tail has read; before an entry that is not ours, and after it."""
+        good: list[Entry] = []
+        for raw in raws:
+            try:
+                good.append(entry_of(log.epoch, raw))
+            except DamagedEntry as error:
+                self._deliver_entries(log, good)
+                good = []
+                self._skip(log, error.position)
+        self._deliver_entries(log, good)
+
+    def _deliver_entries(self, log: RedisLog, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        try:
+            self._deliver(log.name, entries)
+        except Exception:
+            logger.exception("delivery_failed", channel=log.name, events=len(entries))
+        log.took(entries)
+
+    def _skip(self, log: RedisLog, position: int) -> None:
+        """An entry that nobody can read is a hole, and holes are declared."""
+        self.damaged += 1
+        logger.error("entry_damaged", channel=log.name, position=position)
+        log.floor = max(log.floor, position)
+        log.delivered = max(log.delivered, position)
+        self._turned(log.name, "damaged", LogState(log.epoch, log.floor, []))
+
+    def _broke(self) -> None:
+        """The tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
+        for log in self._logs.values():
+            log.unproven = True
+            log.release()
+
+    # --- the tick
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._tick()
+                self._recovered()
+            except (RedisError, OSError, TimeoutError, RelayUnavailable) as error:
+                self._failed(reason_of(error))
+            await asyncio.sleep(max(0.1, began + TICK_SECONDS - time.monotonic()))
+
+    async def _tick(self) -> None:
+        """Move the present of every channel on, and send the tail the mark that proves it."""
+        logs = list(self._logs.values())
+        for log in logs:
+            retention = log.retention
+            keys = (log.facts, log.stream, log.keys[2])
+            answer = await self._call(
+                "tick", keys, log.epoch, log.newest, log.given, int(log.unproven), retention.seconds, DROPPED_A_TICK
+            )
+            if answer[0] == b"turned":
+                await self._turn(log)
+                continue
+            log.unproven = False
+            log.events, log.bytes = int(answer[4]), int(answer[5])
+            log.stands(*map(int, answer[1:4]))
+        await self._tail.prove(self._client)
+
+    # --- another log than it was
+
+    async def _turn(self, log: RedisLog) -> None:
+        """Begin the epoch that the log is in now, or make it begin one; readers are told. One at a time per log."""
+        task = self._turning.get(log.name)
+        if task is None:
+            task = self._turning[log.name] = self._loop.create_task(self._turn_once(log))
+            task.add_done_callback(lambda _: self._turning.pop(log.name, None))
+        await asyncio.shield(task)
+
+    async def _turn_once(self, log: RedisLog) -> None:
+        before = log.epoch
+        state = await self._learn(log, before, 0)
+        if state.epoch == before:
+            return
+        self.turns += 1
+        logger.error("log_turned", channel=log.name, before=before, epoch=state.epoch)
+        self._turned(log.name, "epoch", state)
+
+    # --- the rest
+
+    async def _call(self, name: str, keys: Sequence[str], *values: Any) -> Any:
+        """Run a script that may run twice. Raises RelayUnavailable."""
+        wanted = script(name)
+        try:
+            return await self._client.evalsha(wanted.digest, len(keys), *keys, *values)
+        except NoScriptError:
+            return await self._ask(self._client.eval(wanted.text, len(keys), *keys, *values))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise RelayUnavailable(reason_of(error)) from error
+
+    @staticmethod
+    async def _ask(answer: Awaitable[Any]) -> Any:
+        """What a command answers. Raises RelayUnavailable."""
+        try:
+            return await answer
+        except (RedisError, OSError, TimeoutError) as error:
+            raise RelayUnavailable(reason_of(error)) from error
+
+    def _failed(self, reason: str) -> None:
+        known, self._fault = self._fault, reason
+        if known != reason:
+            logger.error("log_refuses_events", reason=reason)
+
+    def _recovered(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            logger.warning("log_takes_events")
+
+    def state(self) -> dict[str, object]:
+        reason = self._refusing or self._fault or (None if self._tail.well else "what is published does not come back")
+        facts: dict[str, object] = {"ok": reason is None, "kind": "redis", "durability": self.durability}
+        if reason is not None:
+            facts["reason"] = reason
+        return facts | {
+            "channels": len(self._logs),
+            "events": sum(log.events for log in self._logs.values()),
+            "bytes": sum(log.bytes for log in self._logs.values()),
+            "waiting_events": self._waiting.events,
+            "waiting_bytes": self._waiting.bytes,
+            "round_trips": self.round_trips,
+            "lag_seconds": round(self._tail.lag_seconds, 4),
+            "tail_connections": self._tail.connections,
+            "damaged": self.damaged,
+            "turns": self.turns,
+        }
+
+    async def close(self) -> None:
+        if self._refusing in (NOT_OPEN, CLOSED):
+            return
+        self._refusing = CLOSED
+        while self._sending is not None:
+            await asyncio.wait((self._sending,))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._turning.values(), return_exceptions=True)
+        await self._tail.close()
+        await self._client.aclose()
+
+
+def _own_ids(events: Sequence[Event]) -> str:
+    """The publisher's own ids by lines, "" if it brought none."""
+    return "\n".join(event.id or "" for event in events) if any(event.id is not None for event in events) else ""
+
+
+def _fail(wait: Pending[RedisLog], error: Exception) -> None:
+    if not wait.answer.done():
+        wait.answer.set_exception(error)

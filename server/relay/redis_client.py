@@ -1,0 +1,100 @@
+"""Connections to Redis: from a URL to clients whose every wait has a limit, and the scripts that they call.
+
+Owns the URL's forms (`redis://`, `rediss://`, `unix://`, with `+sentinel` and `+cluster`), time limits, and the loading
+of scripts. Must never know what a channel is.
+
+Invariants: nothing is tried again behind our back. redis-py repeats a command whose answer did not come (three times by
+default), and an append that is repeated is an event that is there twice; what is repeated is decided where it is known
+to be safe. A blocking read is always shorter than the socket's time limit: else it ends in an error a minute later.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from server.relay.protocol import RelayUnavailable
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 4.0
+BLOCK_SECONDS = 1.0
+BLOCK_LIMIT_SECONDS = 2.5
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+
+Client = Redis | RedisCluster
+
+
+class Script(NamedTuple):
+    """A script's text and the name that Redis knows it by."""
+
+    text: str
+    digest: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of that name, with what it needs before it."""
+    folder = resources.files("server.relay") / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    if "turned(" in text:
+        text = (folder / "common.lua").read_text("utf-8") + text
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
+    """A client. No connection is made before it is used."""
+    options: dict[str, Any] = {
+        "socket_timeout": answer_seconds,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "client_name": "ringcast",
+    }
+    parts = urlsplit(url)
+    scheme, _, kind = parts.scheme.partition("+")
+    plain = urlunsplit((scheme, *parts[1:]))
+    if kind == "cluster":
+        return RedisCluster.from_url(plain, **options)
+    if kind == "sentinel":
+        return _through_sentinels(scheme, parts.netloc, parts.path, options)
+    return Redis.from_url(plain, **options)
+
+
+def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, Any]) -> Redis:
+    """`redis+sentinel://[user:password@]host:port,host:port/NAME[/database]`."""
+    credentials, _, hosts = netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    name, _, database = path.strip("/").partition("/")
+    sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
+    options |= {"username": username or None, "password": password or None, "db": int(database or 0)}
+    if scheme == "rediss":
+        options["ssl"] = True
+    limits = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")}
+    master: Redis = Sentinel(sentinels, sentinel_kwargs=limits).master_for(name, **options)  # type: ignore[no-untyped-call]
+    return master
+
+
+def reason_of(error: BaseException) -> str:
+    """What to tell a publisher: nothing of addresses or passwords."""
+    if isinstance(error, RelayUnavailable):
+        return error.reason
+    text = str(error)
+    for sign, reason in (
+        ("OOM", "redis is out of memory"),
+        ("READONLY", "redis is read-only: a failover is under way"),
+        ("NOREPLICAS", "redis has too few replicas"),
+        ("LOADING", "redis is loading its data"),
+        ("MISCONF", "redis cannot write to its disk"),
+    ):
+        if sign in text:
+            return reason
+    return "redis does not answer" if isinstance(error, RedisError | OSError | TimeoutError) else "the relay failed"
