@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import SecretStr, field_validator
 
 from config.fields import (
     GIB,
@@ -18,12 +19,17 @@ from config.fields import (
     PositiveCount,
     PositiveEvents,
     PositiveSeconds,
+    PositiveShortSeconds,
+    Replicas,
     RetryMilliseconds,
     Seconds,
     Share,
     ShortSeconds,
     setting,
 )
+
+_REDIS_URL = re.compile(r"(?:rediss?(?:\+(?:sentinel|cluster))?://[^@/\s]+(?:/[^@\s]*)?|unix:///[^@\s]+)")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Streams(Group):
@@ -92,14 +98,29 @@ class Lag(Group):
 class History(Group):
     """Where a channel's log lives and how much of it is kept.
 
-    The ring is in memory; `retain_…` bound the file of `sqlite:`.
+    The ring is in memory; `retain_…` bound the file of `sqlite:` and the streams in Redis.
     """
 
     relay: str = setting(
         "memory:",
-        "Where the logs live: `memory:` or `sqlite:PATH`.",
+        "Where the logs live: `memory:`, `sqlite:PATH`, or `redis://HOST:PORT/DATABASE` (also `rediss://`, "
+        "`redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`, `redis+cluster://`).",
         why="`memory:` forgets all when the process ends; `sqlite:` keeps every acknowledged event through a kill "
-        "of the process.",
+        "of the process; `redis:` is shared by any number of nodes.",
+    )
+    redis_username: str | None = setting(None, "User of Redis, where it knows several.")
+    redis_password: SecretStr | None = setting(None, "Password of Redis.", hidden=True)
+    redis_prefix: str = setting(
+        "ringcast", "What the keys in Redis begin with.", why="Several installations may share one Redis."
+    )
+    redis_replicas: Replicas = setting(
+        0,
+        "Replicas that must have an event before its publish is acknowledged (WAIT).",
+        zero="the master alone",
+        why="A failover may lose what only the old master had.",
+    )
+    redis_replicas_seconds: PositiveShortSeconds = setting(
+        1.0, "Longest wait for the replicas; the publish is refused with 503 after it, though it may be in the log."
     )
     sqlite_synchronous: Literal["OFF", "NORMAL", "FULL"] = setting(
         "NORMAL",
@@ -110,9 +131,9 @@ class History(Group):
     ring_events: PositiveEvents = setting(10_000, "Most events of a channel in memory.")
     ring_bytes: PositiveBytes = setting(64 * MIB, "Most bytes of a channel's events in memory.")
     ring_seconds: Seconds = setting(86_400.0, "Longest time an event stays in memory.", zero="no limit by age")
-    retain_events: Events = setting(1_000_000, "Most events of a channel in the file.", zero="no limit by count")
-    retain_bytes: Bytes = setting(1 * GIB, "Most bytes of a channel's events in the file.", zero="no limit by size")
-    retain_seconds: Seconds = setting(86_400.0, "Longest time an event stays in the file.", zero="no limit by age")
+    retain_events: Events = setting(1_000_000, "Most events of a channel in the relay.", zero="no limit by count")
+    retain_bytes: Bytes = setting(1 * GIB, "Most bytes of a channel's events in the relay.", zero="no limit by size")
+    retain_seconds: Seconds = setting(86_400.0, "Longest time an event stays in the relay.", zero="no limit by age")
     unknown_cursor: Literal["all", "none"] = setting(
         "all",
         "What follows the `gap` when a client's cursor is not known: `all` that is retained, or `none` of it (live "
@@ -129,6 +150,17 @@ class History(Group):
     @classmethod
     def _check_relay(cls, value: str) -> str:
         scheme, _, path = value.partition(":")
-        if value != "memory:" and not (scheme == "sqlite" and path.strip()):
-            raise ValueError("must be memory: or sqlite:PATH")
+        if value == "memory:" or (scheme == "sqlite" and path.strip()):
+            return value
+        if "@" in value:
+            raise ValueError("must not hold a password, since it is shown: set redis_username and redis_password")
+        if not _REDIS_URL.fullmatch(value):
+            raise ValueError("must be memory:, sqlite:PATH or redis://HOST:PORT/DATABASE")
+        return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        if not _PREFIX.fullmatch(value):
+            raise ValueError("must be 1 to 64 letters, digits, '-', '_' or '.'")
         return value

@@ -104,6 +104,18 @@ def make_relay(settings: Settings) -> Relay:
         from server.relay.sqlite import SqliteRelay  # a node in memory needs none of it
 
         return SqliteRelay(rest, synchronous=settings.sqlite_synchronous, **common)
+    if kind != "memory":
+        from server.relay.redis import RedisRelay
+        from server.relay.redis_client import Target
+
+        secret = settings.redis_password
+        return RedisRelay(
+            Target(settings.relay, settings.redis_username, secret.get_secret_value() if secret else None),
+            prefix=settings.redis_prefix,
+            idempotency_seconds=settings.idempotency_seconds,
+            replicas=settings.redis_replicas,
+            replicas_seconds=settings.redis_replicas_seconds,
+        )
     return MemoryRelay(**common)
 
 

@@ -38,7 +38,7 @@ from server.relay.protocol import (
     Retention,
     Turned,
 )
-from server.relay.redis_client import Client, connect, reason_of, script
+from server.relay.redis_client import Client, Target, connect, reason_of, script
 from server.relay.redis_entries import DamagedEntry, Raw, entry_of, pack, raw_of
 from server.relay.redis_log import RedisLog
 from server.relay.redis_tail import Tail
@@ -61,14 +61,20 @@ class RedisRelay:
     """Implements `Relay` over Redis. `replicas`: how many must have an append before it is acknowledged (WAIT)."""
 
     def __init__(
-        self, url: str, *, prefix: str, idempotency_seconds: float, replicas: int = 0, replicas_seconds: float = 1.0
+        self,
+        target: Target,
+        *,
+        prefix: str,
+        idempotency_seconds: float,
+        replicas: int = 0,
+        replicas_seconds: float = 1.0,
     ) -> None:
         self.durability = (
             f"redis, {replicas} replicas: survives the loss of the master"
             if replicas
             else "redis: as Redis persists and replicates; what its fsync window takes is declared"
         )
-        self._url = url
+        self._target = target
         self._prefix = prefix
         self._window_ms = max(1, round(idempotency_seconds * 1000))
         self._replicas = replicas
@@ -88,9 +94,9 @@ class RedisRelay:
         self._loop = asyncio.get_running_loop()
         self._deliver = deliver
         self._turned = turned
-        self._client = connect(self._url)
+        self._client = connect(self._target)
         self._tail = Tail(
-            self._url, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
+            self._target, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
         )
         try:
             await self._client.ping()

@@ -28,8 +28,6 @@ ANSWER_SECONDS = 4.0
 BLOCK_SECONDS = 1.0
 BLOCK_LIMIT_SECONDS = 2.5
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
-
 Client = Redis | RedisCluster
 
 
@@ -50,16 +48,26 @@ def script(name: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
+class Target(NamedTuple):
+    """Which Redis, and as whom."""
+
+    url: str
+    username: str | None = None
+    password: str | None = None
+
+
+def connect(target: Target, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
     """A client. No connection is made before it is used."""
     options: dict[str, Any] = {
+        "username": target.username,
+        "password": target.password,
         "socket_timeout": answer_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "client_name": "ringcast",
     }
-    parts = urlsplit(url)
+    parts = urlsplit(target.url)
     scheme, _, kind = parts.scheme.partition("+")
     plain = urlunsplit((scheme, *parts[1:]))
     if kind == "cluster":
@@ -70,12 +78,10 @@ def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
 
 
 def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, Any]) -> Redis:
-    """`redis+sentinel://[user:password@]host:port,host:port/NAME[/database]`."""
-    credentials, _, hosts = netloc.rpartition("@")
-    username, _, password = credentials.partition(":")
+    """`redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`."""
     name, _, database = path.strip("/").partition("/")
-    sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
-    options |= {"username": username or None, "password": password or None, "db": int(database or 0)}
+    sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in netloc.split(",")]
+    options["db"] = int(database or 0)
     if scheme == "rediss":
         options["ssl"] = True
     limits = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")}

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from server.logs import get_logger
 from server.relay.protocol import RelayUnavailable
-from server.relay.redis_client import BLOCK_LIMIT_SECONDS, BLOCK_SECONDS, Client, connect, reason_of
+from server.relay.redis_client import BLOCK_LIMIT_SECONDS, BLOCK_SECONDS, Client, Target, connect, reason_of
 from server.relay.redis_entries import Raw
 from server.relay.redis_log import RedisLog
 
@@ -39,13 +39,13 @@ class Tail:
 
     def __init__(
         self,
-        url: str,
+        target: Target,
         marks: str,
         took: Callable[[RedisLog, Sequence[Raw]], None],
         broke: Callable[[], None],
         examine: Callable[[], Awaitable[None]],
     ) -> None:
-        self._url = url
+        self._target = target
         self._marks = marks
         self._marks_id = b"0-0"
         self._took = took
@@ -96,7 +96,7 @@ class Tail:
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _follow_connection(self) -> None:
-        client = self._client = connect(self._url, answer_seconds=BLOCK_LIMIT_SECONDS)
+        client = self._client = connect(self._target, answer_seconds=BLOCK_LIMIT_SECONDS)
         self.connections += 1
         try:
             await client.ping()
