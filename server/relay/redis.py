@@ -86,6 +86,7 @@ class RedisRelay:
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
+        self._suspects: set[RedisLog] = set()
         self._turning: dict[str, asyncio.Task[None]] = {}
         self._client: Client
         self.appends = self.round_trips = self.damaged = self.turns = 0
@@ -98,14 +99,15 @@ class RedisRelay:
         self._tail = Tail(
             self._target, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
         )
-        try:
-            await self._client.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._client.aclose()
-            raise RelayUnavailable(reason_of(error)) from None
         self._refusing = None
-        for name, work in (("relay_tail", self._tail.run), ("relay_tick", self._tick_for_ever)):
-            self._tasks.append(self._loop.create_task(supervise(name, work)))
+        try:
+            await self._ask(self._client.ping())
+            for name, work in (("relay_tail", self._tail.run), ("relay_tick", self._tick_for_ever)):
+                self._tasks.append(self._loop.create_task(supervise(name, work)))
+            await self._tail.begin(self._client)
+        except RelayUnavailable:
+            await self.close()
+            raise
 
     # --- channels
 
@@ -197,12 +199,10 @@ class RedisRelay:
         try:
             left = pending
             for _ in range(MAX_TURNS):
-                turned = await self._round_trip(left)
-                if not turned:
-                    break
-                for log in {wait.log for wait in turned}:
-                    await self._turn(log)
-                left = turned
+                again = await self._round_trip(left)
+                if not again:
+                    return
+                left = again
             for wait in left:
                 _fail(wait, RelayUnavailable("the log is turning to a new epoch"))
         except Exception as error:
@@ -213,7 +213,7 @@ class RedisRelay:
                 _fail(wait, RelayUnavailable(reason_of(error)))
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
-        """Append what waits; those whose log has turned, which were not appended."""
+        """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""
         append = script("append")
         async with self._client.pipeline(transaction=False) as pipe:
             for wait in pending:
@@ -224,15 +224,17 @@ class RedisRelay:
             outcomes = await pipe.execute(raise_on_error=False)
         self.round_trips += 1
         reached = outcomes.pop() if self._replicas else 0
-        if any(isinstance(outcome, NoScriptError) for outcome in outcomes):  # then none was run
-            await self._client.script_load(append.text)
-            return await self._round_trip(pending)
         replicated = isinstance(reached, int) and reached >= self._replicas
-        return [
+        again = [
             wait
             for wait, outcome in zip(pending, outcomes, strict=True)
             if not self._settle(wait, outcome, replicated=replicated)
         ]
+        if any(isinstance(outcome, NoScriptError) for outcome in outcomes):
+            await self._client.script_load(append.text)
+        while self._suspects:
+            await self._turn(self._suspects.pop())
+        return again
 
     def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
         log, key, retention = wait.log, wait.key, wait.log.retention
@@ -250,13 +252,16 @@ class RedisRelay:
         return keys, values
 
     def _settle(self, wait: Pending[RedisLog], outcome: Any, *, replicated: bool) -> bool:
-        """Answer one publisher; False if its log has turned and nothing was appended."""
+        """Answer one publisher; False if nothing was appended and it may be tried again."""
+        if isinstance(outcome, NoScriptError):
+            return False
         if isinstance(outcome, Exception):
             self._failed(reason_of(outcome))
             _fail(wait, RelayUnavailable(reason_of(outcome)))
             return True
         kind, value = outcome
         if kind == b"turned":
+            self._suspects.add(wait.log)
             return False
         if kind == b"seen":
             self._answer_again(wait, value.decode())
@@ -345,7 +350,7 @@ class RedisRelay:
     # --- the tick
 
     async def _tick_for_ever(self) -> None:
-        while True:
+        while self._refusing is None:
             began = time.monotonic()
             try:
                 await self._tick()
@@ -384,8 +389,6 @@ class RedisRelay:
     async def _turn_once(self, log: RedisLog) -> None:
         before = log.epoch
         state = await self._learn(log, before, 0)
-        if state.epoch == before:
-            return
         self.turns += 1
         logger.error("log_turned", channel=log.name, before=before, epoch=state.epoch)
         self._turned(log.name, "epoch", state)
@@ -442,12 +445,12 @@ class RedisRelay:
         if self._refusing in (NOT_OPEN, CLOSED):
             return
         self._refusing = CLOSED
+        self._tail.stop()
         while self._sending is not None:
             await asyncio.wait((self._sending,))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._turning.values(), return_exceptions=True)
-        await self._tail.close()
         await self._client.aclose()
 
 

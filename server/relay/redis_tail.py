@@ -52,7 +52,8 @@ class Tail:
         self._broke = broke
         self._examine = examine
         self._logs: dict[bytes, RedisLog] = {}
-        self._client: Client | None = None
+        self._closed = False
+        self._begun = asyncio.Event()
         self._heard = 0.0
         self._sent = 0.0
         self.lag_seconds = 0.0
@@ -79,10 +80,19 @@ class Tail:
         except (RedisError, OSError, TimeoutError) as error:
             raise RelayUnavailable(reason_of(error)) from error
 
+    async def begin(self, client: Client) -> None:
+        """Wait for the first mark to come back. Raises RelayUnavailable."""
+        try:
+            async with asyncio.timeout(DEAF_SECONDS):
+                await self.prove(client)
+                await self._begun.wait()
+        except TimeoutError:
+            raise RelayUnavailable("what is published does not come back") from None
+
     async def run(self) -> None:
         """Follow for ever, from connection to connection."""
         wait = FIRST_WAIT_SECONDS
-        while True:
+        while not self._closed:
             began = time.monotonic()
             try:
                 await self._follow_connection()
@@ -96,13 +106,13 @@ class Tail:
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _follow_connection(self) -> None:
-        client = self._client = connect(self._target, answer_seconds=BLOCK_LIMIT_SECONDS)
+        client = connect(self._target, answer_seconds=BLOCK_LIMIT_SECONDS)
         self.connections += 1
         try:
             await client.ping()
             await self._examine()
             self._heard = time.monotonic()  # in advance: it has until `DEAF_SECONDS` from now
-            while True:
+            while not self._closed:
                 streams: dict[Any, Any] = {key: log.tail_id for key, log in self._logs.items()}
                 streams[self._marks] = self._marks_id
                 answer: Any = await client.xread(streams, ENTRIES_A_READ, round(BLOCK_SECONDS * 1000))
@@ -118,12 +128,13 @@ class Tail:
         if log is None:  # a mark
             self._marks_id, fields = entries[-1]
             self._heard = time.monotonic()
+            self._begun.set()
             self.lag_seconds = max(0.0, self._heard - float(fields[b"at"]))
             return
         log.tail_id = entries[-1][0]
         self._took(log, entries)
 
-    async def close(self) -> None:
-        """Give the connection up."""
-        if self._client is not None:
-            await self._client.aclose()
+    def stop(self) -> None:
+        """Follow no more after the read that is under way. To be called before the task is cancelled: redis-py can
+        swallow a cancellation that comes together with an answer."""
+        self._closed = True

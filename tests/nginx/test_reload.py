@@ -1,0 +1,133 @@
+"""nginx is reloaded, or a node goes and comes, under live streams: clients resume, and nothing is lost or repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+
+from tests.faults.witnesses import Scene
+from tests.harness.process import Node, wait_until
+from tests.nginx.conftest import StartNginx, StartSocketNode
+from tests.nginx.http2 import Http2Stream
+
+PATH = "/channels/main/events?topic="
+UNLIMITED = {"rate=50r/s": "rate=100000r/s"}
+SHORT = {"worker_shutdown_timeout 300s;": "worker_shutdown_timeout 1s;"}
+
+
+def test_a_reload_lets_streams_be_and_serves_newcomers_at_once(
+    socket_node: StartSocketNode, nginx: StartNginx
+) -> None:
+    """FLT-11: the old workers stay for the streams that they have; one that ends on its own costs nothing."""
+    front = nginx(socket_node())
+    with front.stream(f"{PATH}a") as stream, Http2Stream(front, f"{PATH}a") as other:
+        stream.next_event()
+        old = front.reload()
+        assert old & front.workers()
+        with front.stream(f"{PATH}a") as newcomer:
+            newcomer.next_event()
+            front.publish("a", "after the reload")
+            assert stream.events(1)[0].data == newcomer.events(1)[0].data == "after the reload"
+            other.wait_event("after the reload")
+    wait_until(lambda: not old & front.workers(), 10, "the old workers gone with their streams")
+
+
+def test_what_outlives_the_shutdown_time_is_cut_and_resumes(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+    """FLT-11: five reloads under load; at most two generations of workers, no loss, no repetition, one order."""
+    front = nginx(socket_node(), changes=UNLIMITED | SHORT)
+    with Scene(front.plain_port, 4) as scene:
+        for _ in range(5):
+            scene.wait_for(50)
+            old = front.reload()
+            wait_until(lambda old=old: not old & front.workers(), 10, "the old workers gone")  # type: ignore[misc]
+    assert scene.history.problems() == []
+    assert all(subscriber.connections >= 3 for subscriber in scene.subscribers)
+    assert "fail" not in scene.history.outcomes.values()
+
+
+def test_reloads_in_a_row_do_not_pile_up(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+    """FLT-11: twenty at once under streams that never end by themselves: soon one generation is left, and the master has
+    no more descriptors than before.
+    """
+    front = nginx(socket_node(), changes=SHORT)
+    assert front.process is not None
+    master = psutil.Process(front.process.pid)
+    before = master.num_fds()
+    for _ in range(20):
+        with front.stream(f"{PATH}a") as stream:
+            stream.next_event()
+            front.reload()
+    wait_until(lambda: len(front.workers()) == 2, 20, "one generation")
+    assert master.num_fds() <= before + 4
+
+
+def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
+    socket_node: StartSocketNode, nginx: StartNginx, tmp_path: Path
+) -> None:
+    """9.4, FLT-30: between the two nginx answers for the node: readers are asked back, publishers try again by their key."""
+    node = socket_node(relay=f"sqlite:{tmp_path / 'log.db'}")
+    soon = {"$ringcast_seconds${ringcast_tenths}00\\nevent: unavailable": "${ringcast_tenths}\\nevent: unavailable"}
+    # The subscribers of these tests take the end of a connection for the end of an answer.
+    closing = {"keepalive_timeout 75s;": "keepalive_timeout 0;"}
+    front = nginx(node, changes=UNLIMITED | soon | closing)
+    with Scene(front.plain_port, 3) as scene:
+        keep_trying(scene)
+        for ending in (node.stop, node.kill):
+            scene.wait_for(30)
+            before = [subscriber.endings.count("unavailable") for subscriber in scene.subscribers]
+            ending()
+            wait_until(lambda before=before: _asked_back(scene, before), 10, "every subscriber asked back by nginx")
+            node.start()
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+
+
+def keep_trying(scene: Scene) -> None:
+    """A refusal by nginx does not tell whether the node took the event before it died: it is tried again."""
+    attempt = scene.publisher._try
+    scene.publisher._try = lambda number: "ok" if attempt(number) == "ok" else "unknown"
+
+
+def _asked_back(scene: Scene, before: list[int]) -> bool:
+    return all(
+        subscriber.endings.count("unavailable") > count
+        for subscriber, count in zip(scene.subscribers, before, strict=True)
+    )
+
+
+def test_streams_are_spread_over_the_nodes(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+    """Least connections, counted over all workers: forty streams on two nodes are twenty each."""
+    nodes = [socket_node(), socket_node()]
+    front = nginx(*nodes)
+    streams = [front.stream(f"{PATH}{number}") for number in range(40)]
+    for stream in streams:
+        stream.next_event()
+    assert readers(nodes) == [20, 20]
+    for stream in streams:
+        stream.close()
+
+
+def test_readers_of_a_topic_can_be_kept_on_one_node(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+    """The other balancing that nodes.conf offers: by channel and topic, the same on every worker and after a reload."""
+    nodes = [socket_node(), socket_node()]
+    hashed = {"    least_conn;": "", "#hash $uri$arg_topic consistent;": "hash $uri$arg_topic consistent;"}
+    front = nginx(*nodes, changes=hashed)
+    for topic in range(12):
+        streams = [front.stream(f"{PATH}{topic}") for _ in range(4)]
+        if topic == 6:
+            front.reload()
+        for stream in streams:
+            stream.next_event()
+        streams.append(front.stream(f"{PATH}{topic}"))
+        streams[-1].next_event()
+        assert sorted(readers(nodes)) == [0, 5]
+        for stream in streams:
+            stream.close()
+        wait_until(lambda: readers(nodes) == [0, 0], 5, "no reader left")
+
+
+def readers(nodes: list[Node]) -> list[int]:
+    """How many each node has."""
+    return [json.loads(node.get("/stats")[2])["connections"]["total"] for node in nodes]
