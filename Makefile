@@ -31,7 +31,7 @@ bench-quick: .venv/bench-ready
 	$(BIN)/python -m benchmarks.run --quick
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 
 .venv/run-ready: requirements/run.txt setup.py | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt

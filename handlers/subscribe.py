@@ -3,7 +3,7 @@ alike.
 
 Owns the parameters of streams and the order of the checks: origin, token, parameters, channel, rights, limits. Must
 never know which way the request came in. Cost: for a URL seen before, a few microseconds: parsed parameters are kept
-for the 4,096 latest URLs (never those that carry a token).
+for the 4,096 latest URLs (short ones, and never those that carry a token).
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from server.exchange import Request
 from server.frames import Encoding
 from server.opening import Subscription
 from server.selection import Selection
-from server.selectors import InvalidSelector, Selector, exact_selector, parse_selector
+from server.selectors import MAX_SELECTOR_BYTES, InvalidSelector, Selector, exact_selector, parse_selector
 
 MAX_SELECTORS = 100
+# In all templates together: an event with the longest topic then costs a subscription about a millisecond at the worst.
+MAX_PATTERN_BYTES = MAX_SELECTOR_BYTES
 MAX_LAST = 1_000
+# Of a URL whose parameters are kept: the worst 4,096 of any kind would take 60 MB, of this kind less than 20.
 MAX_KEPT_CHARACTERS = 512
+MAX_KEPT_PARAMETERS = 8
 CURSOR_NAMES = ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID")
 
 
@@ -58,10 +62,11 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
     topics: list[Selector] = []
     types: list[str] = []
     cursors: dict[str, str] = {}
-    last = 0
+    last = pattern_bytes = 0
     for name, value in parse_query(query):
         if name == "topic":
             topics.append(_selector(name, decoded(name, value), template=True))
+            pattern_bytes += topics[-1].pattern_bytes
         elif mercure and name[:5].lower() == "match":
             if name not in ("match", "match_exact"):
                 raise bad(name, "is not a matcher that is supported: use match or match_exact")
@@ -74,6 +79,8 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
             last = _last(decoded(name, value))
         if len(topics) > MAX_SELECTORS or len(types) > MAX_SELECTORS:
             raise bad(name, f"at most {MAX_SELECTORS}")
+        if pattern_bytes > MAX_PATTERN_BYTES:
+            raise bad(name, f"templates may have {MAX_PATTERN_BYTES} bytes in all, each from its first expression on")
     if mercure and not topics:
         raise bad("topic", 'at least one "topic" or "match" is needed')
     cursor = next((cursors[name] for name in CURSOR_NAMES if cursors.get(name)), "" if cursors else None)
@@ -85,7 +92,9 @@ _parse_wanted_again = lru_cache(4_096)(parse_wanted)
 
 def _may_be_kept(query: str) -> bool:
     """True for a query that is short and holds no token, however its name is spelled."""
-    return len(query) <= MAX_KEPT_CHARACTERS and "authorization" not in (unquote(query) if "%" in query else query)
+    if len(query) > MAX_KEPT_CHARACTERS or query.count("&") >= MAX_KEPT_PARAMETERS:
+        return False
+    return "authorization" not in (unquote(query) if "%" in query else query)
 
 
 def _united(topics: Sequence[Selector]) -> frozenset[Selector] | None:
@@ -117,15 +126,14 @@ class Subscriber:
         rooms = self._rooms
         origin = rooms.origins.check(request)
         principal = rooms.authenticate(request)
-        mercure = request.path == MERCURE_PATH
-        parse = _parse_wanted_again if _may_be_kept(request.query) else parse_wanted
-        wanted = parse(request.query, mercure)
         name = rooms.channel_name(request.path)
         channel = rooms.hub.channels.get(name)
         if principal is ANONYMOUS and not (
             rooms.policy(name).anonymous if channel is None else channel.policy.anonymous
         ):
             raise missing_token()
+        parse = _parse_wanted_again if _may_be_kept(request.query) else parse_wanted
+        wanted = parse(request.query, request.path == MERCURE_PATH)
         rooms.check_readable(name, principal, channel)
         if channel is None:
             rooms.check_openable(name, principal)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from server.feed import Feed
@@ -22,6 +23,7 @@ from server.log import Log
 from server.relay.protocol import Entry, Retention
 from server.selection import Selection
 
+MAX_SAME_ID = 100  # looked at for one that may be read, as relays do: a publisher may use one id for all its events
 _RING = Retention(10_000, 64 << 20, 86_400.0)
 _RETAIN = Retention(1_000_000, 1 << 30, 86_400.0)
 
@@ -46,11 +48,12 @@ class Policy:
 
 class Start(NamedTuple):
     """Where a stream begins: everything after `position` (None: live from now). `gap` is the reason of a declared
-    gap, `found` if the cursor was."""
+    gap, `found` if the cursor was. `last`: with that many selected entries up to `position` before it."""
 
     position: int | None
     gap: str | None = None
     found: bool = False
+    last: int = 0
 
 
 class Channel:
@@ -136,7 +139,7 @@ class Channel:
         """A cursor that is not of this epoch: a publisher's own id, one of another epoch, or anything."""
         if not own_form and floor < self.log.floor:
             return None  # the relay may know an earlier one
-        for entry in self.log.with_id(cursor):
+        for entry in islice(self.log.with_id(cursor), MAX_SAME_ID):
             if selection.may_read(entry.event):
                 return Start(entry.position, found=True)
         return Start(floor, gap="epoch") if own_form else self.lost(floor)
@@ -144,13 +147,3 @@ class Channel:
     def lost(self, floor: int) -> Start:
         """Where a stream with a cursor that nobody knows starts."""
         return Start(floor if self.policy.unknown_cursor == "all" else None, gap="unknown")
-
-    def last(self, count: int, selection: Selection) -> int:
-        """The position before the last `count` selected entries in memory."""
-        left = count
-        for entry in self.log.newest():
-            if selection.wants(entry.event):
-                left -= 1
-                if not left:
-                    return entry.position - 1
-        return self.log.floor

@@ -4,15 +4,17 @@ Owns the pages, who waits for which, and how many are read and kept at a time. M
 reader selects.
 
 Invariants: a page stays until every reader that waited for it has taken it (else more readers than pages would read for
-ever); about `HISTORY_PAGES` are kept, whatever the number of readers.
+ever); about `HISTORY_PAGES` are kept, whatever the number of readers; nothing is read for readers that have left.
 Cost: one task and one read per page, not per reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 
 from server.logs import get_logger
 from server.reader import Reader
@@ -24,6 +26,8 @@ READS_AT_A_TIME = 4
 
 ReadHistory = Callable[[str, int, int], Awaitable[Sequence[Entry]]]
 Place = tuple[str, int]  # channel and position
+
+_position_of = attrgetter("position")
 
 log = get_logger("history")
 
@@ -63,6 +67,13 @@ class History:
         self._go_on()
         return None
 
+    def keep_rest(self, channel: str, entries: list[Entry], position: int) -> None:
+        """Keep what comes after `position` of a page that a reader takes in several steps: it is not read again."""
+        rest = entries[bisect_right(entries, position, key=_position_of) :]
+        if rest:
+            self._pages[channel, position] = rest
+            self._make_room()
+
     def forget(self) -> None:
         """Called now and then: drop what nobody waits for."""
         for place, readers in list(self._woken.items()):
@@ -83,11 +94,20 @@ class History:
                 del self._woken[place]
                 self._go_on()
 
+    def left(self, reader: Reader) -> None:
+        """The reader has gone: what it was woken for is not kept for it."""
+        for place in [place for place, readers in self._woken.items() if reader in readers]:
+            self.taken(reader, *place)
+
     def _go_on(self) -> None:
         while (
             self._queue and len(self._tasks) < READS_AT_A_TIME and len(self._woken) + len(self._tasks) < HISTORY_PAGES
         ):
-            task = asyncio.get_running_loop().create_task(self._fetch(self._queue.popleft()))
+            place = self._queue.popleft()
+            if all(reader.fd < 0 for reader in self._waiting[place]):  # who comes and leaves holds up nobody else
+                del self._waiting[place]
+                continue
+            task = asyncio.get_running_loop().create_task(self._fetch(place))
             self._tasks.add(task)
             task.add_done_callback(self._done)
 

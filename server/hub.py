@@ -143,7 +143,7 @@ class Hub:
     def locate(self, channel: Channel, cursor: str | None, last: int, selection: Selection) -> Start | None:
         """Where a stream starts; None if the relay has to be asked (`find`)."""
         if cursor is None:
-            return Start(channel.last(last, selection)) if last else Start(None)
+            return Start(channel.log.head, last=last) if last else Start(None)
         return channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
 
     async def find(self, channel: Channel, cursor: str, selection: Selection) -> Start:

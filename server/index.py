@@ -48,18 +48,21 @@ class FeedIndex:
                 if not feeds:
                     del table[key]
         self._all.pop(feed, None)
-        for length in [length for length, table in self._by_prefix.items() if not table]:
-            del self._by_prefix[length]
+        for length in {len(selector.prefix) for selector in feed.selection.topics or ()}:
+            if not self._by_prefix.get(length, True):
+                del self._by_prefix[length]
 
     def match(self, event: Event) -> list[Feed]:
         """The feeds whose selection wants the event, each once."""
-        candidates: Feeds = dict(self._all)
-        if self._by_type:
-            candidates.update(self._by_type.get(event.type or "message", {}))
-        for topic in event.topics:
-            candidates.update(self._by_topic.get(topic, {}))
-            for length, table in self._by_prefix.items():
-                candidates.update(table.get(topic[:length], {}))
+        candidates = self._all
+        if self._by_type or self._by_topic:  # by topic are those by prefix too
+            candidates = self._all | self._by_type.get(event.type or "message", {})
+            for topic in event.topics:
+                candidates.update(self._by_topic.get(topic, {}))
+                size = len(topic)
+                for length, table in self._by_prefix.items():
+                    if length <= size:
+                        candidates.update(table.get(topic[:length], {}))
         return [feed for feed in candidates if feed.selection.wants(event)]
 
     @staticmethod

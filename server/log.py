@@ -11,7 +11,7 @@ is one pointer beside its frame.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from server.relay.protocol import Entry, Retention
 
@@ -64,13 +64,14 @@ class Log:
         first = bisect_right(self._positions, position, self._start)
         return self._entries[first : first + limit]  # type: ignore[return-value]
 
-    def newest(self) -> Sequence[Entry]:
-        """All entries, newest first."""
-        return self._entries[: self._start - 1 if self._start else None : -1]  # type: ignore[return-value]
+    def before(self, position: int, limit: int) -> list[Entry]:
+        """At most `limit` entries up to `position`, newest first."""
+        stop = bisect_right(self._positions, position, self._start)
+        return self._entries[max(self._start, stop - limit) : stop][::-1]  # type: ignore[return-value]
 
-    def with_id(self, event_id: str) -> list[Entry]:
+    def with_id(self, event_id: str) -> Iterator[Entry]:
         """The entries that carry this publisher's id, oldest first."""
-        return [self.after(position - 1, 1)[0] for position in self._ids.get(event_id, ())]
+        return (self.after(position - 1, 1)[0] for position in self._ids.get(event_id, ()))
 
     def _at(self, index: int) -> Entry:
         entry = self._entries[index]

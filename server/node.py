@@ -146,7 +146,7 @@ class Node:
         log.info("draining", connections=len(readers), seconds=seconds)
         steps = max(1, int(seconds / DRAIN_STEP_SECONDS)) if readers else 1
         for step in range(steps):
-            first, stop = len(readers) * step // steps, len(readers) * (step + 1) // steps
+            first, stop = -(-len(readers) * step // steps), -(-len(readers) * (step + 1) // steps)  # rounded up
             for reader in readers[first:stop]:
                 self.broadcaster.close(reader, DRAINING)
             if stop < len(readers):

@@ -109,7 +109,8 @@ class Opener:
         head = self.head(wanted, start)
         reader.cursor = feed.ring.head
         if position is not None:
-            reader.replay = Replay(position, (start.gap, self._declared_from(wanted)) if start.gap else None)
+            gap = (start.gap, self._declared_from(wanted)) if start.gap else None
+            reader.replay = Replay(position, gap, start.last)
         if self._broadcaster.write(reader, head + encoding.wrap(first), mark):
             if reader.replay is None:
                 self._broadcaster.go_live(reader)

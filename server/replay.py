@@ -5,9 +5,10 @@ never know how bytes reach a socket (it asks the broadcaster) or where old entri
 
 Invariants: a reader joins its feed in the same step in which a look at the log finds nothing more, so no event falls
 between; a declared gap is written before the first event after the hole; what a replaying reader costs is one `Replay`,
-whatever the length of the replay. Cost: a page (at most `span_bytes`) is scanned and joined once per feed and position,
-and shared by all who ask for it: 5,000 clients that return with one cursor cost one scan. Every slice gives the loop
-back.
+whatever the length of the replay, and while its socket takes nothing one page, which others at its position share.
+Cost: a page is scanned and joined once per feed and position, and shared by all who ask for it: 5,000 clients that
+return with one cursor cost one scan. Every slice gives the loop back, and a look at the log ends after `STEP_SECONDS`
+whatever the selection costs; readers that used up their time let the others go first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from server.ids import format_id
 from server.reader import Reader
 from server.relay.protocol import Entry
 
-SCAN_ENTRIES = 2_000  # looked at in one step, so that a selection that matches little still yields the loop
+SCAN_ENTRIES = 2_000  # the most that are looked at in one step
+STEP_SECONDS = 0.001  # the longest look at the log in one step; the clock is asked after each entry (0.05 us)
+# About half of what a socket takes by default (`send_buffer_bytes`). The page that a socket does not take is held: with
+# `span_bytes`, readers that come back each with its own cursor and read slowly would hold a quarter of a megabyte each.
+PAGE_BYTES = 1 << 16
 BUILT_PAGES = 64
 
 
@@ -41,13 +46,15 @@ class Page(NamedTuple):
 
 
 class Replay:
-    """What a replaying reader needs: the position that it has, and a gap still to be declared as (reason, from)."""
+    """What a replaying reader needs: the position that it has, a gap still to be declared as (reason, from), and how
+    many selected entries it has first to go back over."""
 
-    __slots__ = ("gap", "position")
+    __slots__ = ("back", "gap", "position")
 
-    def __init__(self, position: int, gap: tuple[str, str | None] | None) -> None:
+    def __init__(self, position: int, gap: tuple[str, str | None] | None, back: int = 0) -> None:
         self.position = position
         self.gap = gap
+        self.back = back
 
 
 class Out(Protocol):
@@ -76,6 +83,7 @@ class Replayer:
         self._mark = mark
         self._floor = floor
         self._ready: deque[Reader] = deque()
+        self._slow: deque[Reader] = deque()  # ready too, but their selections cost much
         self._built: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
         self.history = History(history, self.resume, self._give_up)
         self.replayed = 0
@@ -83,7 +91,7 @@ class Replayer:
     @property
     def busy(self) -> bool:
         """True if some reader can go on now."""
-        return bool(self._ready)
+        return bool(self._ready or self._slow)
 
     def resume(self, reader: Reader) -> None:
         """The reader's socket takes bytes: go on with its replay."""
@@ -92,39 +100,70 @@ class Replayer:
 
     def forget(self) -> None:
         """Called now and then: drop the shared pages when nobody replays."""
-        if not self._ready:
+        if not self.busy:
             self._built.clear()
         self.history.forget()
 
     def run(self, deadline: float) -> None:
         """Serve readers in turn until `deadline` of time.monotonic() or until none can go on."""
-        ready = self._ready
-        while ready:
-            reader = ready.popleft()
-            if reader.fd >= 0 and self._step(reader):
-                ready.append(reader)
-            if time.monotonic() > deadline:
-                return
+        self._serve(self._slow, 0.0)  # one at least, or they might wait for ever
+        if self._serve(self._ready, deadline) <= deadline:
+            self._serve(self._slow, deadline)
 
-    def _step(self, reader: Reader) -> bool:
-        """Write one page; True if the reader can go on at once."""
+    def _serve(self, queue: deque[Reader], deadline: float) -> float:
+        """Serve readers of a queue, at least one, until `deadline`; the present."""
+        now = time.monotonic()
+        while queue:
+            reader = queue.popleft()
+            again = self._step(reader, now + STEP_SECONDS)
+            began, now = now, time.monotonic()
+            if again:
+                (self._slow if now - began > STEP_SECONDS else self._ready).append(reader)
+            if now > deadline:
+                break
+        return now
+
+    def _step(self, reader: Reader, deadline: float) -> bool:
+        """Write one page, or look for one until `deadline`; True if the reader can go on at once."""
         replay = reader.replay
-        assert replay is not None
+        if replay is None:  # it has left meanwhile
+            self.history.left(reader)
+            return False
         feed = reader.feed
-        page = self._page(reader, replay, feed)
+        if replay.back:
+            self._go_back(replay, feed, deadline)
+            return True
+        page = self._page(reader, replay, feed, deadline)
         if page is None:
             return False
         if not page.events and not page.full:
             self._join(reader, replay, feed)
             return False
-        replay.position = page.next
         if not page.events:
+            replay.position = page.next
             return True
-        data = page.data
-        if replay.gap is not None:
-            data = self._declare(replay, feed, page.first) + data
+        if replay.gap is not None:  # written by itself: joined to the page it would make a copy for each reader
+            replay.position = page.first
+            if not self._out.write(reader, self._declare(replay, feed, page.first), page.first):
+                return False
+        replay.position = page.next
         self.replayed += page.events
-        return self._out.write(reader, data, page.next)
+        return self._out.write(reader, page.data, page.next)
+
+    @staticmethod
+    def _go_back(replay: Replay, feed: Feed, deadline: float) -> None:
+        """Go back over what memory holds, newest first, until enough was selected or `deadline` comes."""
+        wants = feed.selection.wants
+        log = feed.channel.log
+        entries = log.before(replay.position, SCAN_ENTRIES)
+        for entry in entries:
+            replay.back -= wants(entry.event)
+            replay.position = entry.position - 1
+            if not replay.back or time.monotonic() > deadline:
+                return
+        if len(entries) < SCAN_ENTRIES:
+            replay.back = 0
+            replay.position = log.floor
 
     def _declare(self, replay: Replay, feed: Feed, to: int) -> bytes:
         assert replay.gap is not None
@@ -142,7 +181,7 @@ class Replayer:
         if self._out.write(reader, data, mark):
             self._out.go_live(reader)
 
-    def _page(self, reader: Reader, replay: Replay, feed: Feed) -> Page | None:
+    def _page(self, reader: Reader, replay: Replay, feed: Feed, deadline: float) -> Page | None:
         """The page after the replay's position; None if it has to come from the relay first."""
         position = replay.position
         channel = feed.channel
@@ -159,24 +198,30 @@ class Replayer:
             entries = self.history.page(reader, channel.name, position)
             if entries is None:
                 return None
-            return self._build(feed, position, entries, more=True)
+            page = self._build(feed, position, entries, deadline, more=True)
+            self.history.keep_rest(channel.name, entries, page.next)
+            return page
         entries = channel.log.after(position, SCAN_ENTRIES)
-        return self._build(feed, position, entries, more=len(entries) == SCAN_ENTRIES)
+        return self._build(feed, position, entries, deadline, more=len(entries) == SCAN_ENTRIES)
 
-    def _build(self, feed: Feed, position: int, entries: list[Entry], *, more: bool) -> Page:
+    def _build(self, feed: Feed, position: int, entries: list[Entry], deadline: float, *, more: bool) -> Page:
         wants = feed.selection.wants
+        most_bytes = min(PAGE_BYTES, self._out.span_bytes)
         frames: list[bytes] = []
         size, first, last = 0, position, position
         for entry in entries:
             if wants(entry.event):
                 if not frames:
                     first = entry.position - 1
-                elif size + len(entry.frame) > self._out.span_bytes:
+                elif size + len(entry.frame) > most_bytes:
                     more = True
                     break
                 frames.append(entry.frame)
                 size += len(entry.frame)
             last = entry.position
+            if time.monotonic() > deadline:
+                more = True
+                break
         if more and last == position:  # the relay has nothing between here and what memory holds
             last = feed.channel.log.floor
         page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, last, len(frames), more)

@@ -1,7 +1,7 @@
 """Supervision: tasks that run as long as the process, and are started again when they die.
 
-Owns the loop around such a task: a log line, a wait that doubles up to a bound, with jitter. Nothing in this project
-starts a lasting task any other way, so none dies unnoticed.
+Owns the loop around such a task: a log line, a wait that doubles up to a bound, with jitter. Lasting tasks run under
+it, or, like the renewal of keys, say by themselves when they die: none dies unnoticed.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ def test_a_full_disk_refuses_publishes_and_keeps_serving_readers(start: Start, t
         assert answered(node.port, request("GET", "/ready")).status == 503
         with Stream(node.port, "/channels/main/events?topic=witness", Last_Event_ID="earliest") as stream:
             assert len(stream.events(10)) == 10
+        wait_until(lambda: "fail" in scene.history.outcomes.values(), 5, "a refusal of the witness")
         filled(node, resource.RLIM_INFINITY)
         wait_until(lambda: publish(node, "room again") == 200, 10, "a publish accepted again")
         scene.wait_for(20)

@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 
 from handlers import subscribe
 from handlers.answers import Refused
-from handlers.subscribe import MAX_SELECTORS, Wanted, parse_wanted
+from handlers.subscribe import MAX_KEPT_PARAMETERS, MAX_PATTERN_BYTES, MAX_SELECTORS, Wanted, parse_wanted
 from server.channel import Channel
 from server.frames import Encoding
 from server.opening import Subscription
@@ -97,6 +97,15 @@ def test_selectors_are_bounded_in_number(name: str) -> None:
     wanted(*[(name, str(number)) for number in range(MAX_SELECTORS)])
     with pytest.raises(Refused, match="at most 100"):
         wanted(*[(name, str(number)) for number in range(MAX_SELECTORS + 1)])
+
+
+def test_templates_are_bounded_by_what_they_cost_together() -> None:
+    longest = "{a}" + "b" * (MAX_PATTERN_BYTES // 2 - 3)
+    wanted(("topic", longest), ("topic", "items/" + longest), ("topic", "c" * 4096), ("topic", "*"))
+    wanted(("topic", longest), ("topic", longest), ("match", longest), mercure=True)  # no template
+    with pytest.raises(Refused, match="4096 bytes in all") as caught:
+        wanted(("topic", longest), ("topic", longest), ("topic", "{x}"))
+    assert (caught.value.field, caught.value.status) == ("topic", 400)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +210,14 @@ def test_without_a_token_public_events_may_be_read_where_that_is_on(lodge: Lodge
 
 @pytest.mark.parametrize("own_settings", [KEYED])
 def test_the_checks_have_an_order(lodge: Lodge, own_settings: dict[str, Any]) -> None:
-    everything_wrong = "/channels/Wrong/events?last=0"
+    everything_wrong = "/channels/hidden/events?last=0"
     assert refused(lodge, everything_wrong, origin="https://evil.example", authorization="Bearer x").status == 403
     assert refused(lodge, everything_wrong, origin=ORIGIN, authorization="Bearer x").status == 401
     assert refused(lodge, everything_wrong, **bearer()).field == "last"
+    assert refused(lodge, "/channels/hidden/events", **bearer()).status == 404
     assert refused(lodge, "/channels/Wrong/events", **bearer()).status == 404
     assert refused(lodge, EVENTS).challenge == "Bearer"
+    assert refused(lodge, everything_wrong).challenge == "Bearer"
     lodge.node.begin_drain()
     assert refused(lodge, EVENTS).status == 401
     assert refused(lodge, EVENTS, **bearer()).code == "draining"
@@ -253,6 +264,14 @@ def test_a_url_is_parsed_once(lodge: Lodge, monkeypatch: pytest.MonkeyPatch) -> 
     before = subscribe._parse_wanted_again.cache_info().hits
     subscribed(lodge, path)
     assert subscribe._parse_wanted_again.cache_info().hits == before + 1
+
+
+@pytest.mark.parametrize(("parameters", "kept"), [(MAX_KEPT_PARAMETERS, 1), (MAX_KEPT_PARAMETERS + 1, 0)])
+def test_a_url_of_many_parameters_is_not_kept(lodge: Lodge, parameters: int, kept: int) -> None:
+    query = "&".join(f"topic=many-{parameters}-{number}" for number in range(parameters))
+    before = remembered()
+    subscribed(lodge, f"{EVENTS}?{query}")
+    assert remembered() == before + kept
 
 
 @pytest.mark.parametrize("own_settings", [KEYED])

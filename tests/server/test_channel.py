@@ -142,7 +142,7 @@ def test_where_the_relay_remembers_more_than_memory_it_is_asked_for_a_publishers
     assert located(one, format_id(EPOCH, 105)) == Start(105, found=True)
 
 
-@pytest.mark.parametrize(("count", "position"), [(1, 139), (2, 119), (3, FLOOR), (1000, FLOOR)])
-def test_the_last_few_are_those_that_the_selection_wants(count: int, position: int) -> None:
-    one = filled(entry(120, "", "a"), entry(130, "", "b"), entry(140, "", "a"), entry(150, "", "b"))
-    assert one.last(count, selecting("a")) == position
+@pytest.mark.parametrize(("secrets", "start"), [(99, Start(299, found=True)), (100, Start(FLOOR, gap="unknown"))])
+def test_of_the_events_with_one_id_a_hundred_are_looked_at(secrets: int, start: Start) -> None:
+    entries = [entry(110 + number, "", "secret", id="mine", private=True) for number in range(secrets)]
+    assert located(filled(*entries, entry(299, id="mine")), "mine") == start

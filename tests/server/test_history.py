@@ -143,6 +143,56 @@ def test_a_reader_that_left_before_its_page_came_is_not_woken() -> None:
     with_desk(check)
 
 
+def test_a_crowd_that_has_left_before_its_turn_is_read_nothing_for() -> None:
+    async def check(desk: Desk) -> None:
+        desk.gate.clear()
+        crowd = [desk.reader(position) for position in range(100)]
+        for reader in crowd:
+            desk.ask(reader)
+        for reader in crowd:
+            reader.fd, reader.replay = -1, None
+        stays = desk.reader(1000)
+        desk.ask(stays)
+        desk.gate.set()
+        await turns(20)
+        assert desk.reads == [*range(READS_AT_A_TIME), 1000]
+        assert desk.woken == [stays]
+        desk.ask(desk.reader(50))
+        await turns(20)
+        assert desk.reads[-1] == 50
+
+    with_desk(check)
+
+
+def test_who_leaves_while_its_page_waits_for_it_lets_the_next_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.history.HISTORY_PAGES", 1)
+
+    async def check(desk: Desk) -> None:
+        gone, other = desk.reader(1), desk.reader(2)
+        desk.ask(gone)
+        desk.ask(other)
+        await turns(20)
+        assert desk.woken == [gone]
+        desk.history.left(gone)
+        await turns(20)
+        assert desk.woken == [gone, other]
+
+    with_desk(check)
+
+
+def test_the_rest_of_a_page_that_was_not_used_up_is_not_read_again() -> None:
+    async def check(desk: Desk) -> None:
+        entries = [entry(position) for position in range(1, 6)]
+        desk.history.keep_rest(MAIN, entries, 3)
+        assert desk.ask(desk.reader(3)) == entries[3:]
+        desk.history.keep_rest(MAIN, entries, 5)
+        assert desk.ask(desk.reader(5)) is None
+        await turns()
+        assert desk.reads == [5]
+
+    with_desk(check)
+
+
 @pytest.mark.parametrize("failure", [RelayUnavailable("no disk"), RuntimeError("a defect")])
 def test_readers_whose_page_cannot_be_read_are_given_up_and_the_page_is_asked_for_again(failure: Exception) -> None:
     async def check(desk: Desk) -> None:

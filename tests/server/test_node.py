@@ -56,6 +56,20 @@ def test_limits_reach_the_parts_that_keep_them() -> None:
     with_house(check, limits={"max_connections_per_address": 2})
 
 
+def test_a_reader_that_is_alone_does_not_wait_for_its_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(house: House) -> None:
+        peer = house.open()
+        pauses = Pauses(house)
+        monkeypatch.setattr(server.node.asyncio, "sleep", pauses)
+        with structlog.testing.capture_logs():
+            await house.node.drain(10.0)
+        assert pauses.left == []
+        peer.read_all()
+        assert peer.ended
+
+    with_house(check)
+
+
 def test_every_reader_is_sent_away_with_a_farewell_spread_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(house: House) -> None:
         peers = [house.open() for _ in range(100)]

@@ -4,147 +4,17 @@ the work of it.
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from server.admission import Holder
-from server.broadcaster import Broadcaster
-from server.channel import Channel, Policy
-from server.frames import Encoding
+from server.frames import Encoding, cursor_block
 from server.ids import format_id
-from server.log import Log
-from server.reader import Reader
-from server.relay.protocol import Entry, RelayUnavailable, Retention
-from server.replay import Page, Replay, Replayer, gap_frame
-from server.selection import Selection
-from server.selectors import parse_selector
-from tests.server.engine import (
-    EPOCH,
-    SMALLEST_BUFFER,
-    UNBOUNDED,
-    Peer,
-    accounted,
-    entry,
-    run,
-    turns,
-    until,
-)
-
-ALL = Selection()
-ONLY_A = Selection(frozenset([parse_selector("a")]))
-
-
-class Library:
-    """A relay's history and a channel that remembers the newest part of it, before a real broadcaster.
-
-    `peers` are the readers' far ends with what they had; `asked` is what was read from the history.
-    """
-
-    def __init__(self, *, ring: int = 0, retain: int = 0, span_bytes: int = 4000, slice_seconds: float = 1.0) -> None:
-        self.entries: list[Entry] = []
-        self.retain = retain
-        self.asked: list[tuple[int, int]] = []
-        self.broken = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.peers: list[tuple[Peer, int, Feedback]] = []
-        self.ends: list[Reader] = []
-        bound = Retention(ring, 0, 0) if ring else UNBOUNDED
-        self.channel = Channel("main", Policy(lag_events=1 << 20, lag_bytes=1 << 30), EPOCH, Log(bound, 0))
-        self.broadcaster = Broadcaster(
-            asyncio.get_running_loop(),
-            lambda reader, ending: self.ends.append(reader),
-            slice_seconds=slice_seconds,
-            span_bytes=span_bytes,
-            backlog_bytes=1 << 30,
-        )
-        self.replayer = Replayer(self.broadcaster, self.read, lambda name: self.mark, lambda name: self.floor)
-        self.broadcaster.replayer = self.replayer
-
-    @property
-    def mark(self) -> int:
-        return self.entries[-1].position if self.entries else 0
-
-    @property
-    def floor(self) -> int:
-        return self.entries[-self.retain - 1].position if 0 < self.retain < len(self.entries) else 0
-
-    async def read(self, name: str, after: int, limit: int) -> Sequence[Entry]:
-        self.asked.append((after, limit))
-        await self.gate.wait()
-        if self.broken:
-            raise RelayUnavailable("no disk")
-        return [one for one in self.entries if max(after, self.floor) < one.position][:limit]
-
-    def publish(self, *texts: str, topic: str = "a") -> list[Entry]:
-        added = [entry(self.mark + 10 * number, text, topic) for number, text in enumerate(texts, 1)]
-        self.entries += added
-        self.broadcaster.publish(self.channel.accept(added, time.monotonic()))
-        return added
-
-    def resume(
-        self,
-        position: int,
-        *,
-        selection: Selection = ALL,
-        gap: tuple[str, str | None] | None = None,
-        buffer_bytes: int = 0,
-        encoding: Encoding = Encoding.PLAIN,
-    ) -> Peer:
-        """A reader that has everything up to `position`."""
-        peer = Peer(buffer_bytes)
-        feed = self.channel.enter(selection, encoding)
-        reader = Reader(peer.fd, feed, Holder(""), None)
-        reader.cursor = feed.ring.head
-        reader.replay = Replay(position, gap)
-        self.broadcaster.add(reader)
-        self.replayer.resume(reader)
-        self.peers.append((peer, position, Feedback(reader, selection)))
-        return peer
-
-    def check(self, peer: Peer, position: int, selection: Selection) -> None:
-        expected = [one for one in self.entries if one.position > position and selection.wants(one.event)]
-        accounted(expected, peer.read_all(), whole=True)
-
-    async def settled(self, seconds: float = 10.0) -> None:
-        """Reads everything until nothing more comes."""
-
-        def quiet() -> bool:
-            got = sum(peer.read() for peer, _, feedback in self.peers if feedback.reader.fd >= 0)
-            caught_up = all(f.reader.fd < 0 or f.reader.index >= 0 for _, _, f in self.peers)
-            return not got and caught_up and not self.broadcaster.stalled
-
-        await until(quiet, seconds)
-        await turns()
-
-    def close(self) -> None:
-        self.broadcaster.shut()
-        for peer, _, _ in self.peers:
-            peer.close()
-
-
-class Feedback:
-    """A reader and what it selected."""
-
-    def __init__(self, reader: Reader, selection: Selection) -> None:
-        self.reader = reader
-        self.selection = selection
-
-
-def with_library(doing: Callable[[Library], Any], **options: Any) -> None:
-    async def main() -> None:
-        library = Library(**options)
-        try:
-            await doing(library)
-        finally:
-            library.close()
-
-    run(main)
+from server.relay.protocol import Entry
+from server.replay import Page, Replayer, gap_frame
+from tests.server.engine import EPOCH, SMALLEST_BUFFER, accounted, turns, until
+from tests.server.library import ALL, ONLY_A, Library, with_library
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -203,9 +73,9 @@ def test_readers_with_one_cursor_share_the_pages(events: int, monkeypatch: pytes
     built: list[int] = []
     build = Replayer._build
 
-    def counted(self: Replayer, feed: Any, position: int, entries: list[Entry], *, more: bool) -> Page:
+    def counted(self: Replayer, feed: Any, position: int, entries: list[Entry], deadline: float, *, more: bool) -> Page:
         built.append(position)
-        return build(self, feed, position, entries, more=more)
+        return build(self, feed, position, entries, deadline, more=more)
 
     monkeypatch.setattr(Replayer, "_build", counted)
 
@@ -405,3 +275,56 @@ def test_pages_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("since", "origin"), [(None, b"null"), ("k3x9q1-0", b'"k3x9q1-0"')])
 def test_a_gap_is_an_event_without_an_id(since: str | None, origin: bytes) -> None:
     assert gap_frame("lag", since, "x") == b'event: gap\ndata: {"reason":"lag","from":%b,"to":"x"}\n\n' % origin
+
+
+# --- the last few
+
+
+@pytest.mark.parametrize("step_seconds", [0.0, 1.0])
+@pytest.mark.parametrize(("count", "data"), [(1, "4"), (2, "34"), (3, "134"), (4, "134"), (1000, "134")])
+def test_the_last_few_are_those_that_the_selection_wants(
+    count: int, data: str, step_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.replay.STEP_SECONDS", step_seconds)
+
+    async def check(library: Library) -> None:
+        library.publish("1")
+        library.publish("2", topic="b")
+        library.publish("3", "4")
+        library.publish("5", topic="b")
+        peer = library.resume(library.mark, selection=ONLY_A, last=count)
+        await library.settled()
+        frames = [one.frame for one in library.entries if one.event.data in data]
+        assert peer.read_all() == b"".join(frames) + cursor_block(format_id(EPOCH, library.mark))
+
+    with_library(check)
+
+
+def test_what_is_published_while_the_last_few_are_looked_for_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.replay.STEP_SECONDS", 0.0)
+
+    async def check(library: Library) -> None:
+        old = library.publish(*map(str, range(20)))
+        peer = library.resume(library.mark, last=15)
+        await turns(3)
+        new = library.publish("new", "newer")
+        await library.settled()
+        live = library.publish("newest")
+        await library.settled()
+        accounted(old[5:] + new + live, peer.read_all(), whole=True)
+
+    with_library(check, slice_seconds=0.0)
+
+
+def test_what_is_dropped_while_the_last_few_are_looked_for_is_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.replay.STEP_SECONDS", 0.0)
+
+    async def check(library: Library) -> None:
+        library.publish(*map(str, range(10)))
+        peer = library.resume(library.mark, last=10)
+        await turns(3)
+        library.publish(*map(str, range(10, 20)))
+        await library.settled()
+        assert accounted(library.entries[10:], peer.read_all(), whole=True) == []
+
+    with_library(check, ring=10, slice_seconds=0.0)

@@ -82,6 +82,13 @@ def test_a_private_event_without_topics_is_for_holders_of_everything_alone() -> 
     assert not Selection(grants=(ANY,)).wants(event)
 
 
+def test_exact_topics_are_looked_up_and_not_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    selection = Selection(some(*map(str, range(100))), grants=())
+    monkeypatch.delattr(Selector, "matches")
+    assert selection.wants(Event(("x", "7")))
+    assert not selection.wants(Event(("x", "y")))
+
+
 def test_an_event_without_topics_goes_to_who_selects_none_in_particular() -> None:
     assert Selection().wants(Event())
     assert not Selection(some("a")).wants(Event())

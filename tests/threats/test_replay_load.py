@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
+import urllib.parse
 from pathlib import Path
+
+import pytest
 
 from tests.harness.process import Node, wait_until
 from tests.threats.conftest import Start
@@ -56,6 +60,45 @@ def test_replays_that_are_never_read_hold_no_copy_of_history(start: Start) -> No
     with Neighbours(node.port), Crowd(node.port, 100, REPLAY, reading=False, receive_buffer_bytes=2304):
         wait_until(lambda: cpu_share(node.pid, 0.3) < 0.3, 5, "the replays stalled")
         assert rss_bytes(node.pid) - before < 100 * 256 * 1024
+
+
+# The dearest selector that is allowed, and a topic that it takes to its last character before it fails.
+DEAREST = "{a}x" * 1023 + "{b}"
+LONG = "x" * 4095 + "!"
+BACKWARDS = request("GET", f"/channels/main/events?last=1000&topic={urllib.parse.quote(DEAREST)}")
+FORWARDS = request(
+    "GET", f"/channels/main/events?topic={urllib.parse.quote(DEAREST)}", Last_Event_ID="earliest"
+)  # fmt: skip
+
+
+def publish_long_topics(node: Node, count: int) -> None:
+    """Publish `count` events whose topics are as long as may be."""
+    line = b'{"topic": "%b"}' % LONG.encode()
+    for _ in range(0, count, 200):
+        answer = answered(
+            node.port,
+            request("POST", "/channels/main/events", b"\n".join([line] * 200), Content_Type="application/x-ndjson"),
+        )
+        assert answer.status == 200, answer
+
+
+@pytest.mark.parametrize("attack", [BACKWARDS, FORWARDS], ids=["last", "earliest"])
+def test_the_dearest_selection_of_a_full_log_holds_up_nobody(start: Start, attack: bytes) -> None:
+    """S12, S13: 20 looks at 10,000 events, each of seconds in all: pages, publishes and neighbours go on as without."""
+    node = start(ring_events=10_000)
+    publish_long_topics(node, 10_000)
+    slowest = 0.0
+    with Neighbours(node.port, p99_seconds=0.25) as neighbours, Crowd(node.port, 20, attack) as crowd:
+        crowd.wait(lambda: all(b"event: hello" in member.received for member in crowd.members), 20, "streams")
+        for _ in range(20):
+            begin = time.monotonic()
+            assert answered(node.port, request("GET", "/health")).status == 200
+            slowest = max(slowest, time.monotonic() - begin)
+        neighbours.wait_for(20)
+        # Others that come back get what they missed beside all this.
+        with Crowd(node.port, 5, REPLAY) as others:
+            others.wait(lambda: all(b"\nid: " in member.received for member in others.members), 5, "replays")
+    assert slowest < 0.25
 
 
 def test_the_ring_forgets_instead_of_growing(start: Start) -> None:
