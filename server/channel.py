@@ -104,13 +104,13 @@ class Channel:
             del self.feeds[feed.selection, feed.encoding]
             self.index.remove(feed)
 
-    def turn(self, epoch: str, log: Log, reason: str, mark: int) -> list[Feed]:
-        """Go on with another log: each feed's readers are told of the hole in front of it. The feeds, all of them."""
-        now = format_id(epoch, mark)
+    def turn(self, epoch: str, log: Log, reason: str, position: int) -> list[Feed]:
+        """Go on with another log: each feed's readers are told of the hole up to `position`. The feeds, all of them."""
+        now = format_id(epoch, position)
         for feed in self.feeds.values():
             last = feed.ring.before(feed.ring.head)
             since = format_id(self.epoch, last) if last else None
-            feed.publish(gap_frame(reason, since, now) + cursor_block(now), mark)
+            feed.publish(gap_frame(reason, since, now) + cursor_block(now), position)
         self.epoch = epoch
         self.log = log
         return list(self.feeds.values())

@@ -125,17 +125,16 @@ class Hub:
         if channel is not None:
             self._broadcaster.publish(channel.accept(entries, time.monotonic()))
 
-    def _turn(self, name: str, reason: str, state: LogState) -> None:
+    def _turn(self, name: str, reason: str, position: int, state: LogState) -> None:
         """The log is not what it was: every reader is told so, and goes on from where the log is now."""
         channel = self.channels.get(name)
         if channel is None:
             return
-        history = Log(channel.policy.ring, max(state.floor, self.relay.mark(name)))
+        history = Log(channel.policy.ring, max(state.floor, position))
         for entry in state.recent:
             history.append(entry)
         self._broadcaster.end_replays(channel)  # they would go on in a log that is no more
-        feeds = channel.turn(state.epoch, history, reason, self.relay.mark(name))
-        self._broadcaster.publish(feeds)
+        self._broadcaster.publish(channel.turn(state.epoch, history, reason, position))
 
     # --- the way of a reader
     # -------------------------------------------------------------------------------------------------

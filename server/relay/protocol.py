@@ -82,9 +82,10 @@ class KeyConflict(Exception):
 
 
 Deliver = Callable[[str, Sequence[Entry]], None]
-# A channel's log is not what it was, and why: "epoch" or "damaged". What is after the newest entry delivered so far and
-# before the next one may be missing.
-Turned = Callable[[str, str, LogState], None]
+# A channel's log is not what it was: channel, reason, position and state. What is after the newest entry delivered so
+# far and up to the position may be missing. Reasons: "epoch" (another log), "history" (entries were dropped before this
+# node read them), "damaged" (an entry that cannot be read).
+Turned = Callable[[str, str, int, LogState], None]
 
 
 class Relay(Protocol):

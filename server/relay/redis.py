@@ -39,7 +39,7 @@ from server.relay.protocol import (
     Turned,
 )
 from server.relay.redis_client import Client, Target, connect, reason_of, script
-from server.relay.redis_entries import DamagedEntry, Raw, entry_of, pack, raw_of
+from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, pack, raw_of
 from server.relay.redis_log import RedisLog
 from server.relay.redis_tail import Tail
 from server.relay.waiting import Pending, Waiting
@@ -315,13 +315,24 @@ class RedisRelay:
     def _took(self, log: RedisLog, raws: Sequence[Raw]) -> None:
         """Deliver what the tail has read; before an entry that is not ours, and after it."""
         good: list[Entry] = []
+        last = log.delivered
         for raw in raws:
             try:
-                good.append(entry_of(log.epoch, raw))
+                entry = entry_of(log.epoch, raw)
             except DamagedEntry as error:
                 self._deliver_entries(log, good)
+                good, last = [], error.position
+                self.damaged += 1
+                logger.error("entry_damaged", channel=log.name, position=last)
+                self._skip(log, "damaged", last)
+                continue
+            if before(raw) > last:
+                self._deliver_entries(log, good)
                 good = []
-                self._skip(log, error.position)
+                logger.error("entries_missed", channel=log.name, after=last, to=before(raw))
+                self._skip(log, "history", before(raw))
+            good.append(entry)
+            last = entry.position
         self._deliver_entries(log, good)
 
     def _deliver_entries(self, log: RedisLog, entries: list[Entry]) -> None:
@@ -333,13 +344,11 @@ class RedisRelay:
             logger.exception("delivery_failed", channel=log.name, events=len(entries))
         log.took(entries)
 
-    def _skip(self, log: RedisLog, position: int) -> None:
-        """An entry that nobody can read is a hole, and holes are declared."""
-        self.damaged += 1
-        logger.error("entry_damaged", channel=log.name, position=position)
+    def _skip(self, log: RedisLog, reason: str, position: int) -> None:
+        """Entries up to `position` that nobody can read are a hole, and holes are declared."""
         log.floor = max(log.floor, position)
         log.delivered = max(log.delivered, position)
-        self._turned(log.name, "damaged", LogState(log.epoch, log.floor, []))
+        self._turned(log.name, reason, position, LogState(log.epoch, log.floor, []))
 
     def _broke(self) -> None:
         """The tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
@@ -391,7 +400,7 @@ class RedisRelay:
         state = await self._learn(log, before, 0)
         self.turns += 1
         logger.error("log_turned", channel=log.name, before=before, epoch=state.epoch)
-        self._turned(log.name, "epoch", state)
+        self._turned(log.name, "epoch", log.mark, state)
 
     # --- the rest
 

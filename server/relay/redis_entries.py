@@ -44,6 +44,11 @@ def position_of(stream_id: bytes) -> int:
     return int(stream_id.partition(b"-")[0])
 
 
+def before(raw: Raw) -> int:
+    """The position of the entry that was appended before this one; 0 if it does not say."""
+    return int(raw[1].get(b"p", b"0"))
+
+
 def entry_of(epoch: str, raw: Raw) -> Entry:
     """The entry of a stream entry. Raises DamagedEntry."""
     stream_id, fields = raw
@@ -51,7 +56,7 @@ def entry_of(epoch: str, raw: Raw) -> Entry:
     try:
         topics, kind, own_id, retry_ms, private, data = _parts(fields)
         event = Event(tuple(topics), data, kind, own_id, retry_ms, private is True)
-    except (InvalidEvent, KeyError, TypeError, ValueError) as error:
+    except (InvalidEvent, KeyError, TypeError, ValueError, IndexError) as error:
         raise DamagedEntry(position) from error
     return make_entry(epoch, position, event, position / 1e6)
 

@@ -18,19 +18,20 @@ if receipt then
 end
 local now = redis.call('TIME')
 local first = math.max(now[1] * 1000000 + now[2], high + 1)
-local count, brought = tonumber(ARGV[8]), {}
+local count, brought, before = tonumber(ARGV[8]), {}, known[5] or '0'
 for number = 0, count - 1 do
   local at = 9 + number * 3
   local payload, size, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local position = string.format('%.0f', first + number)
+  -- Each entry names the one before it: who follows the stream sees that one was dropped before it could be read.
   if id == '' then
-    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size)
+    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size, 'p', before)
   else
-    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size, 'i', id)
+    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size, 'p', before, 'i', id)
     local places = redis.call('HGET', own, id)
     redis.call('HSET', own, id, places and places .. ' ' .. position or position)
   end
-  brought[number + 1] = id
+  brought[number + 1], before = id, position
   bytes = bytes + size
 end
 local last = string.format('%.0f', first + count - 1)
