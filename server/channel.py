@@ -129,7 +129,7 @@ class Channel:
         if parsed is None or parsed[0] != self.epoch:
             return self._locate_foreign(cursor, selection, floor, parsed is not None)
         position = parsed[1]
-        if position > mark:
+        if position > max(mark, self.log.head):
             return Start(None, gap="future")
         if position < floor:
             return Start(floor, gap="history")

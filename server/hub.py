@@ -19,6 +19,7 @@ from server.broadcaster import Broadcaster
 from server.channel import Channel, Policy, Start
 from server.event import Event, InvalidEvent
 from server.frames import encode
+from server.ids import parse_id
 from server.log import Log
 from server.logs import get_logger
 from server.relay.memory import MemoryRelay
@@ -143,10 +144,20 @@ class Hub:
         """Where a stream starts; None if the relay has to be asked (`find`)."""
         if cursor is None:
             return Start(channel.log.head, last=last) if last else Start(None)
-        return channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+        start = channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+        if self.relay.shared and start is not None and start.gap in ("future", "epoch"):
+            return None  # another node may be ahead of this one
+        return start
 
     async def find(self, channel: Channel, cursor: str, selection: Selection) -> Start:
-        """Where a stream starts whose cursor is a publisher's own id that memory does not hold."""
+        """Where a stream starts whose cursor this node does not know: one of another node that is ahead, or a
+        publisher's own id that memory does not hold."""
+        parsed = parse_id(cursor)
+        if parsed is not None:
+            await self.relay.reach(channel.name, *parsed)
+            start = channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+            assert start is not None
+            return start
         for entry in await self.relay.find(channel.name, cursor):
             if selection.may_read(entry.event):
                 return Start(entry.position, found=True)

@@ -188,7 +188,7 @@ class Lifetimes:
         return True
 
     def _visit(self, wheel: Wheel, now: float) -> None:
-        beats: dict[tuple[Channel, Encoding], bytes] = {}
+        beats: dict[tuple[Channel, Encoding, bool], bytes] = {}
         for reader in wheel.turn():
             if reader.fd < 0:
                 continue
@@ -204,10 +204,13 @@ class Lifetimes:
                 continue
             if reader.index < 0 or reader.cursor != feed.ring.head:
                 continue  # bytes are on their way, or it takes none; a cursor must not run ahead of them
-            key = (feed.channel, feed.encoding)
+            # A cursor must not go back behind an event that this reader has.
+            behind = self._mark(feed.channel.name) < feed.ring.before(feed.ring.head)
+            key = (feed.channel, feed.encoding, behind)
             beat = beats.get(key)
             if beat is None:
-                beat = beats[key] = feed.encoding.wrap(self._beat(feed.channel))
+                content = COMMENT_HEARTBEAT if behind else self._beat(feed.channel)
+                beat = beats[key] = feed.encoding.wrap(content)
             self.heartbeats += 1
             self._broadcaster.heartbeat(reader, beat)
 

@@ -104,13 +104,13 @@ class Opener:
         if start.found and position is not None and position >= channel.log.head:
             # Nothing to replay: live at once. The cursor moves on as after any replay, whether or not events that
             # this reader can't see were in between.
+            first += cursor_block(format_id(channel.epoch, max(mark, position)))
             position = None
-            first += cursor_block(format_id(channel.epoch, mark))
         head = self.head(wanted, start)
         reader.cursor = feed.ring.head
         if position is not None:
             gap = (start.gap, self._declared_from(wanted)) if start.gap else None
-            reader.replay = Replay(position, gap, start.last)
+            reader.replay = Replay(position, position if start.found else 0, gap, start.last)
         if self._broadcaster.write(reader, head + encoding.wrap(first), mark):
             if reader.replay is None:
                 self._broadcaster.go_live(reader)

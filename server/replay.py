@@ -35,24 +35,26 @@ BUILT_PAGES = 64
 
 
 class Page(NamedTuple):
-    """Selected frames joined and wrapped: `first` is the position before the first of them, `next` where to go on,
-    `full` if more may follow."""
+    """Selected frames joined and wrapped: `first` is the position before the first of them, `last` that of the last,
+    `next` where to go on, `full` if more may follow."""
 
     data: bytes
     first: int
+    last: int
     next: int
     events: int
     full: bool
 
 
 class Replay:
-    """What a replaying reader needs: the position that it has, a gap still to be declared as (reason, from), and how
-    many selected entries it has first to go back over."""
+    """What a replaying reader needs: the position that it has, the last one that its client knows of (`told`), a gap
+    still to be declared as (reason, from), and how many selected entries it has first to go back over."""
 
-    __slots__ = ("back", "gap", "position")
+    __slots__ = ("back", "gap", "position", "told")
 
-    def __init__(self, position: int, gap: tuple[str, str | None] | None, back: int = 0) -> None:
+    def __init__(self, position: int, told: int, gap: tuple[str, str | None] | None, back: int = 0) -> None:
         self.position = position
+        self.told = told
         self.gap = gap
         self.back = back
 
@@ -147,6 +149,7 @@ class Replayer:
             if not self._out.write(reader, self._declare(replay, feed, page.first), page.first):
                 return False
         replay.position = page.next
+        replay.told = page.last
         self.replayed += page.events
         return self._out.write(reader, page.data, page.next)
 
@@ -172,7 +175,7 @@ class Replayer:
         return feed.encoding.wrap(gap_frame(reason, since, format_id(feed.channel.epoch, to)))
 
     def _join(self, reader: Reader, replay: Replay, feed: Feed) -> None:
-        mark = self._mark(feed.channel.name)
+        mark = max(self._mark(feed.channel.name), replay.told)
         data = feed.encoding.wrap(cursor_block(format_id(feed.channel.epoch, mark)))
         if replay.gap is not None:
             data = self._declare(replay, feed, mark) + data
@@ -208,7 +211,7 @@ class Replayer:
         wants = feed.selection.wants
         most_bytes = min(PAGE_BYTES, self._out.span_bytes)
         frames: list[bytes] = []
-        size, first, last = 0, position, position
+        size, first, last, selected = 0, position, position, position
         for entry in entries:
             if wants(entry.event):
                 if not frames:
@@ -217,6 +220,7 @@ class Replayer:
                     more = True
                     break
                 frames.append(entry.frame)
+                selected = entry.position
                 size += len(entry.frame)
             last = entry.position
             if time.monotonic() > deadline:
@@ -224,7 +228,7 @@ class Replayer:
                 break
         if more and last == position:  # the relay has nothing between here and what memory holds
             last = feed.channel.log.floor
-        page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, last, len(frames), more)
+        page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, selected, last, len(frames), more)
         if len(self._built) >= BUILT_PAGES:
             self._built.popitem(last=False)
         self._built[feed, position] = page

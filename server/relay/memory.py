@@ -113,6 +113,7 @@ class MemoryRelay:
     """Implements `Relay` for one process. `append_now` is what `append` does, for callers that are not coroutines."""
 
     durability = "memory: until this process ends"
+    shared = False
 
     def __init__(
         self, idempotency_seconds: float, idempotency_keys: int, clock: Callable[[], float] = time.time
@@ -164,6 +165,9 @@ class MemoryRelay:
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         return self._trimmed(channel).with_own_id(event_id)
+
+    async def reach(self, channel: str, epoch: str, position: int) -> None:
+        """Nobody is ahead of this process."""
 
     def mark(self, channel: str) -> int:
         return self._logs[channel].positions.mark(microseconds(self._clock()))

@@ -92,6 +92,7 @@ class Relay(Protocol):
     """See the module's head for what each implementation guarantees."""
 
     durability: str
+    shared: bool  # True if other nodes append to the logs, and may be ahead
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an
@@ -111,6 +112,10 @@ class Relay(Protocol):
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         """Retained entries with the publisher's own id `event_id`, oldest first, at most 100."""
+
+    async def reach(self, channel: str, epoch: str, position: int) -> None:
+        """Return once all that is in the log up to a cursor has been delivered here, or no log knows such a cursor.
+        Raises RelayUnavailable."""
 
     def mark(self, channel: str) -> int:
         """The present as a cursor: a position below every entry that is delivered later. It tells nothing of private

@@ -60,6 +60,8 @@ logger = get_logger("relay")
 class RedisRelay:
     """Implements `Relay` over Redis. `replicas`: how many must have an append before it is acknowledged (WAIT)."""
 
+    shared = True
+
     def __init__(
         self,
         target: Target,
@@ -86,6 +88,7 @@ class RedisRelay:
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
+        self._looks: dict[str, asyncio.Task[int]] = {}
         self._suspects: set[RedisLog] = set()
         self._turning: dict[str, asyncio.Task[None]] = {}
         self._client: Client
@@ -304,6 +307,20 @@ class RedisRelay:
             found += await self._ask(self._client.xrange(log.stream, position, position))
         return [entry for entry in self._entries(log, found) if entry.event.id == event_id]
 
+    async def reach(self, channel: str, epoch: str, position: int) -> None:
+        log = self._logs[channel]
+        if epoch == log.epoch and position <= max(log.mark, log.delivered):
+            return
+        look = self._looks.get(channel)
+        if look is None:  # one for all who come back at once
+            look = self._looks[channel] = self._loop.create_task(self._look(log))
+            look.add_done_callback(lambda _: self._looks.pop(channel, None))
+        arrival = log.arrival(await asyncio.shield(look))
+        if arrival is not None:
+            await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
+            if not arrival.done():
+                raise RelayUnavailable("this node is behind the log")
+
     def mark(self, channel: str) -> int:
         return self._logs[channel].mark
 
@@ -370,20 +387,23 @@ class RedisRelay:
 
     async def _tick(self) -> None:
         """Move the present of every channel on, and send the tail the mark that proves it."""
-        logs = list(self._logs.values())
-        for log in logs:
-            retention = log.retention
-            keys = (log.facts, log.stream, log.keys[2])
-            answer = await self._call(
-                "tick", keys, log.epoch, log.newest, log.given, int(log.unproven), retention.seconds, DROPPED_A_TICK
-            )
-            if answer[0] == b"turned":
-                await self._turn(log)
-                continue
-            log.unproven = False
-            log.events, log.bytes = int(answer[4]), int(answer[5])
-            log.stands(*map(int, answer[1:4]))
+        for log in list(self._logs.values()):
+            await self._look(log)
         await self._tail.prove(self._client)
+
+    async def _look(self, log: RedisLog) -> int:
+        """Ask how a log stands; the position of its newest entry."""
+        answer = await self._call(
+            "tick", log.keys, log.epoch, log.newest, log.given, int(log.unproven), log.retention.seconds, DROPPED_A_TICK
+        )
+        if answer[0] == b"turned":
+            await self._turn(log)
+            return log.delivered
+        log.unproven = False
+        log.events, log.bytes = int(answer[4]), int(answer[5])
+        high, last, floor = map(int, answer[1:4])
+        log.stands(high, last, floor)
+        return last
 
     # --- another log than it was
 

@@ -65,6 +65,8 @@ class Batch:
 class SqliteRelay:
     """Implements `Relay` for one process with a file. `synchronous` is OFF, NORMAL or FULL (see DURABILITY)."""
 
+    shared = False
+
     def __init__(
         self,
         path: str,
@@ -155,6 +157,9 @@ class SqliteRelay:
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         log = self._logs[channel]
         return await self._ask(self._reader, partial(self._log_reader.find, log, event_id, log.newest))
+
+    async def reach(self, channel: str, epoch: str, position: int) -> None:
+        """Nobody is ahead of this process."""
 
     def mark(self, channel: str) -> int:
         log = self._logs[channel]
