@@ -43,6 +43,7 @@ from server.door import Door
 from server.keys import InvalidKey
 from server.logs import configure, get_logger
 from server.node import Limits, Node
+from server.notify import Notifier
 from server.peers import Peers
 from server.relay.memory import MemoryRelay
 from server.relay.protocol import Relay, RelayUnavailable, Retention
@@ -59,6 +60,7 @@ from server.supervision import supervise
 
 HTTP_WRITE_BUFFER_BYTES = 4 << 20
 FINISH_SECONDS = 5.0
+STOP_SECONDS = 30.0  # what a stop may take beside the drain: twice FINISH_SECONDS, and a relay that closes slowly
 SECOND_SIGNAL_STATUS = 130
 
 log = get_logger("serve")
@@ -177,6 +179,8 @@ class Server:
         self.door = Door(loop, self.surface, self.node.opener, self._hand_over, header_seconds=settings.header_seconds)
         self.node.door_facts = self.door.facts
         self.node.on_tick.append(self.door.expire)
+        self.notifier = Notifier(self._status)
+        self.node.on_tick.append(self.notifier.beat)
         self._signals = 0
         self._socket_inode = 0
         self.stopping = asyncio.Event()
@@ -223,11 +227,17 @@ class Server:
             durability=self.node.relay.durability,
             connections=self.node.admission.max_connections,
         )
+        self.notifier.ready()
         if settings.development:
             log.warning(
                 "development_mode",
                 meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
             )
+
+    def _status(self) -> str:
+        """For `systemctl status`."""
+        held = f"{self.node.admission.held} of {self.node.admission.max_connections} connections"
+        return f"draining, {held} left" if self.node.draining else f"serving, {held}"
 
     def on_signal(self) -> None:
         """The first signal drains, the second ends the process."""
@@ -241,6 +251,7 @@ class Server:
         """Serve until a signal, then drain and close."""
         await self.stopping.wait()
         self.node.begin_drain()
+        self.notifier.stopping(self.settings.drain_seconds + STOP_SECONDS)
         self._stop_listening()
         await self.node.drain(self.settings.drain_seconds)
         await self.close()
@@ -265,6 +276,7 @@ class Server:
             log.warning("http_connections_left")
         await self.authenticator.keys.stop()
         await self.node.stop()
+        self.notifier.close()
         log.info("stopped")
 
 

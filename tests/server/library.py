@@ -86,7 +86,7 @@ class Library:
         feed = self.channel.enter(selection, encoding)
         reader = Reader(peer.fd, feed, Holder(""), None)
         reader.cursor = feed.ring.head
-        reader.replay = Replay(position, gap, last)
+        reader.replay = Replay(position, 0, gap, last)
         self.broadcaster.add(reader)
         self.replayer.resume(reader)
         self.peers.append((peer, position, Feedback(reader, selection)))

@@ -47,7 +47,7 @@ class Desk:
 
     def reader(self, position: int) -> Reader:
         reader = Reader(5, self.feed, Holder(""), None)
-        reader.replay = Replay(position, None)
+        reader.replay = Replay(position, 0, None)
         return reader
 
     def ask(self, reader: Reader) -> list[Entry] | None:

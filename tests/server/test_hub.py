@@ -49,6 +49,7 @@ class Shelf:
     """A relay that has a history, and whose calls wait for `gate`."""
 
     durability = "none"
+    shared = False
 
     def __init__(self, *recent: Entry, floor: int = 0) -> None:
         self.entries = list(recent)
@@ -57,7 +58,7 @@ class Shelf:
         self.opened: list[str] = []
         self.refusing = False
 
-    async def start(self, deliver: Any) -> None:
+    async def start(self, deliver: Any, turned: Any) -> None:
         self.deliver = deliver
 
     async def open(self, channel: str, retention: Retention, recent: int) -> LogState:

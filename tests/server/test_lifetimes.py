@@ -285,7 +285,7 @@ def test_an_idle_reader_ends_and_one_that_gets_events_does_not(with_timer: WithT
 def test_a_replaying_reader_is_not_idle(with_timer: WithTimer) -> None:
     def check(timer: Timer) -> None:
         reader = timer.reader(channel(heartbeat_seconds=8.0, idle_seconds=10.0))
-        reader.replay = Replay(0, None)
+        reader.replay = Replay(0, 0, None)
         timer.pass_time(40)
         assert timer.out.ends == []
         reader.replay = None

@@ -45,7 +45,7 @@ async def publish(relay: SqliteRelay, number: str) -> None:
 
 async def main(path: str, number: str) -> None:
     relay = SqliteRelay(path, "NORMAL", 3600, 100_000)
-    await relay.start(lambda channel, entries: None)
+    await relay.start(lambda channel, entries: None, lambda *turn: None)
     await relay.open("main", Retention(0, 0, 0), 0)
     publishers = [asyncio.create_task(publish(relay, f"{number}.{index}")) for index in range(PUBLISHERS)]
     while not publishers[0].done():

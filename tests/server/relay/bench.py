@@ -42,6 +42,11 @@ class Delivered:
         return [entry.event.data for entry in self.entries]
 
 
+def never_turned(*turn: object) -> None:
+    """For relays that nobody shares."""
+    raise AssertionError(f"a log of this process alone has turned: {turn}")
+
+
 def run(main: Coroutine[object, object, T]) -> T:
     """Run to the end on the loop that the server uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -59,7 +64,7 @@ def key(name: str, digest: bytes = b"1", scope: str = "shop") -> Key:
 async def started(relay: Relay, channel: str = "main", retention: Retention = UNBOUNDED) -> Delivered:
     """Start the relay, open one channel; what is delivered from now on."""
     delivered = Delivered()
-    await relay.start(delivered)
+    await relay.start(delivered, never_turned)
     await relay.open(channel, retention, 0)
     return delivered
 

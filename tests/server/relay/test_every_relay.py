@@ -10,7 +10,7 @@ from server.event import Event
 from server.frames import encode
 from server.ids import format_id
 from server.relay.protocol import Appended, Entry, KeyConflict, Relay, RelayUnavailable, Retention
-from tests.server.relay.bench import START, UNBOUNDED, Clock, Delivered, event, key, run, started, until
+from tests.server.relay.bench import START, UNBOUNDED, Clock, Delivered, event, key, never_turned, run, started, until
 from tests.server.relay.conftest import MakeRelay
 
 START_US = int(START * 1e6)
@@ -38,7 +38,7 @@ def test_an_entry_carries_its_id_its_frame_and_its_time(make_relay: MakeRelay) -
     async def main() -> None:
         relay = make_relay(Clock())
         delivered = Delivered()
-        await relay.start(delivered)
+        await relay.start(delivered, never_turned)
         epoch = (await relay.open("main", UNBOUNDED, 0)).epoch
         sent = Event(topics=("x", "y"), data="a\r\nb\x00c\u2028", type="price", retry_ms=7, private=True)
         await relay.append("main", [sent], None)

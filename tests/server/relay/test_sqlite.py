@@ -20,7 +20,7 @@ from server.relay.protocol import Appended, KeyConflict, RelayUnavailable, Reten
 from server.relay.sqlite import SqliteRelay
 from server.relay.sqlite_log import StoredLog
 from server.relay.sqlite_writer import LogWriter, Outcome, Write
-from tests.server.relay.bench import START, UNBOUNDED, Clock, Delivered, event, key, run, started, until
+from tests.server.relay.bench import START, UNBOUNDED, Clock, Delivered, event, key, never_turned, run, started, until
 
 START_US = int(START * 1e6)
 
@@ -58,7 +58,7 @@ def test_a_log_is_the_same_after_a_restart(path: Path) -> None:
     async def first() -> tuple[str, Delivered, Appended]:
         relay = make(path)
         delivered = Delivered()
-        await relay.start(delivered)
+        await relay.start(delivered, never_turned)
         epoch = (await relay.open("main", Retention(5, 0, 0), 0)).epoch
         for number in range(7):
             await relay.append("main", [event(str(number), "mine" if number == 6 else None)], None)
@@ -69,7 +69,7 @@ def test_a_log_is_the_same_after_a_restart(path: Path) -> None:
     async def second(epoch: str, before: Delivered, keyed: Appended) -> None:
         relay = make(path)
         delivered = Delivered()
-        await relay.start(delivered)
+        await relay.start(delivered, never_turned)
         state = await relay.open("main", Retention(5, 0, 0), 3)
         assert state.epoch == epoch
         assert state.floor == relay.floor("main") == before.entries[3].position
@@ -139,7 +139,7 @@ def test_a_mark_waits_for_its_lease_and_never_blocks(path: Path) -> None:
 def test_a_crash_of_the_machine_begins_a_new_epoch_unless_every_commit_was_synced(path: Path) -> None:
     async def epoch(synchronous: str) -> str:
         relay = make(path, synchronous=synchronous)
-        await relay.start(Delivered())
+        await relay.start(Delivered(), never_turned)
         found = (await relay.open("main", UNBOUNDED, 0)).epoch
         await relay.close()
         return found
@@ -281,7 +281,7 @@ def test_a_delivery_that_fails_does_not_fail_the_publish(path: Path) -> None:
         def broken(channel: str, entries: object) -> None:
             raise ValueError("broken")
 
-        await relay.start(broken)
+        await relay.start(broken, never_turned)
         await relay.open("main", UNBOUNDED, 0)
         assert (await relay.append("main", [event("x")], None)).ids
         await relay.close()
@@ -421,7 +421,7 @@ def test_a_damaged_row_is_a_gap_and_not_a_lie(path: Path, flip: Callable[[bytes]
 
     async def main() -> None:
         relay = make(path)
-        await relay.start(Delivered())
+        await relay.start(Delivered(), never_turned)
         state = await relay.open("main", UNBOUNDED, 0)
         assert state.floor == 0
         assert [entry.event.data for entry in await relay.read("main", 0, 100)] == ["one", "two"]
@@ -442,7 +442,7 @@ def test_ids_are_the_epoch_and_the_position(path: Path) -> None:
     async def main() -> None:
         relay = make(path)
         delivered = Delivered()
-        await relay.start(delivered)
+        await relay.start(delivered, never_turned)
         epoch = (await relay.open("main", UNBOUNDED, 0)).epoch
         appended = await relay.append("main", [event("x")], None)
         assert appended.ids == (format_id(epoch, delivered.entries[0].position),)
@@ -476,7 +476,7 @@ def test_a_copy_made_while_the_log_is_in_use_is_a_log(path: Path, how: str) -> N
             connection.execute("UPDATE channels SET epoch = lower(hex(randomblob(3)))")
         connection.close()
         restored = make(copy)
-        await restored.start(Delivered())
+        await restored.start(Delivered(), never_turned)
         state = await restored.open("main", UNBOUNDED, 10)
         assert [entry.event.data for entry in state.recent] == ["before"]
         assert state.recent[0].id == format_id(state.epoch, delivered.entries[0].position)

@@ -16,7 +16,7 @@ from server.relay.protocol import RelayUnavailable, Retention
 from server.relay.sqlite import SqliteRelay
 from server.relay.sqlite_reader import LogReader
 from server.relay.sqlite_writer import LogWriter, Tidied
-from tests.server.relay.bench import UNBOUNDED, Clock, Delivered, event, key, run, started, until
+from tests.server.relay.bench import UNBOUNDED, Clock, Delivered, event, key, never_turned, run, started, until
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def size_of(path: Path) -> int:
 def reason_not_to_start(path: Path) -> str:
     async def main() -> str:
         with pytest.raises(RelayUnavailable) as refused:
-            await make(path).start(Delivered())
+            await make(path).start(Delivered(), never_turned)
         return refused.value.reason
 
     return run(main())
@@ -87,7 +87,7 @@ def test_two_servers_cannot_share_a_file(path: Path) -> None:
         os.symlink(path, other)
         for name in (path, other):
             with pytest.raises(RelayUnavailable, match="in use by another server"):
-                await make(name).start(Delivered())
+                await make(name).start(Delivered(), never_turned)
         await relay.close()
         again = make(path)
         await started(again)
