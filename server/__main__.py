@@ -12,7 +12,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -25,8 +24,8 @@ from config.problems import ConfigError
 from config.settings import Settings
 from config.sources import load
 from handlers.application import make_application
-from handlers.begun_stream import BegunStream
 from handlers.cors import Origins
+from handlers.http_connections import HttpConnections
 from handlers.publish import Publisher
 from handlers.rooms import MAIN, Rooms
 from handlers.subscribe import Subscriber
@@ -57,7 +56,6 @@ from server.sockets import (
 )
 from server.supervision import supervise
 
-HTTP_WRITE_BUFFER_BYTES = 4 << 20
 FINISH_SECONDS = 5.0
 SECOND_SIGNAL_STATUS = 130
 
@@ -145,14 +143,22 @@ class Server:
             self.node.hub,
             self.node.admission,
             self.authenticator,
-            Origins(settings.allowed_origins),
+            Origins(settings.allowed_origins, development=settings.development),
             Peers(settings.trusted_proxies),
             lambda name: policy_of(settings, name),
             settings.open_channels,
         )
         publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
         self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
-        application = make_application(self.surface, Vitals(self.node, rooms), self.node, console=settings.console)
+        self.connections = HttpConnections(
+            self.surface,
+            lambda stream, address: self.http.handle_stream(stream, address),
+            most=settings.max_http_connections,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        application = make_application(
+            self.surface, Vitals(self.node, rooms), self.node.opener, self.connections, console=settings.console
+        )
         self.http = HTTPServer(
             application,
             max_header_size=16_384,
@@ -162,20 +168,22 @@ class Server:
             decompress_request=False,
         )
         loop = asyncio.get_running_loop()
-        self.door = Door(loop, self.surface, self.node.opener, self._hand_over, header_seconds=settings.header_seconds)
+        self.door = Door(
+            loop,
+            self.surface,
+            self.node.opener,
+            self.connections.take,
+            self.connections.make_room,
+            header_seconds=settings.header_seconds,
+        )
         self.node.door_facts = self.door.facts
+        self.node.http_facts = self.connections.facts
+        self.node.publishes_refused = self.surface.publishes_refused
         self.node.on_tick.append(self.door.expire)
         self._signals = 0
         self._socket_inode = 0
         self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-
-    def _hand_over(self, fd: int, remote: str, data: bytes) -> None:
-        sock = socket.socket(fileno=fd)
-        stream = BegunStream(
-            sock, data, max_buffer_size=self.settings.max_body_bytes * 2, max_write_buffer_size=HTTP_WRITE_BUFFER_BYTES
-        )
-        self.http.handle_stream(stream, (remote, 0) if remote else ())
 
     async def start(self) -> None:
         """Everything up, then listen. Raises StartError."""
@@ -246,6 +254,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.door.finish(FINISH_SECONDS)
+        await self.surface.finish(FINISH_SECONDS)
         try:
             async with asyncio.timeout(FINISH_SECONDS):
                 await self.http.close_all_connections()
@@ -325,7 +334,7 @@ def cli() -> None:
 @click.option("--max-connections", type=int, help="Most streaming connections; 0: as many as the file limit allows.")
 @click.option("--log-format", help="json, console or auto.")
 def serve(config: str | None, **command_line: object) -> None:
-    """Serve. Every setting is also an environment variable, RINGCAST_NAME; see `ringcast check-config`."""
+    """Serve until a signal. Settings are also environment variables, RINGCAST_NAME; see `ringcast check-config`."""
     sys.exit(run_server(config, command_line))
 
 

@@ -49,4 +49,6 @@ def lodge(io_loop: IOLoop, own_settings: dict[str, Any]) -> Iterator[Lodge]:
 @pytest.fixture
 def app(lodge: Lodge) -> Application:
     """What the plugin serves."""
-    return make_application(lodge.surface, lodge.vitals, lodge.node, console=lodge.settings.console)
+    return make_application(
+        lodge.surface, lodge.vitals, lodge.node.opener, lodge.connections, console=lodge.settings.console
+    )
