@@ -1,4 +1,4 @@
-"""The HTTP surface over a node in this process, as `server/__main__.py` puts it together, without the front door."""
+"""The HTTP surface over a node in this process, as `server/serving.py` puts it together, without the front door."""
 
 from __future__ import annotations
 

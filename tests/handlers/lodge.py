@@ -15,12 +15,12 @@ from handlers.rooms import Rooms
 from handlers.subscribe import Subscriber
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
-from server.__main__ import policy_of
 from server.auth import Authenticator
 from server.exchange import Request, Response
 from server.node import Limits, Node
 from server.peers import Peers
 from server.relay.memory import MemoryRelay
+from server.serving import policy_of
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 ORIGIN = "https://app.example"
