@@ -11,10 +11,11 @@ from functools import lru_cache
 
 @lru_cache(1024)  # asked for every connection, about few addresses
 def is_loopback(host: str) -> bool:
-    """True for `localhost`, 127.0.0.0/8 and ::1."""
+    """True for `localhost`, 127.0.0.0/8 and ::1, and for the former as a socket of both families names them."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -117,7 +117,7 @@ class Listening(Group):
 class Admission(Group):
     """How many connections are held.
 
-    A connection over a limit is refused with a hint when to come back; no held connection is closed for it.
+    A connection over a limit is refused with a hint when to come back; no stream is ended for it.
     """
 
     max_connections: Connections = setting(
@@ -137,6 +137,14 @@ class Admission(Group):
         why="After a network failure all clients come back at once.",
     )
     opens_burst: PositiveConnections = setting(1000, "New connections that may exceed the rate at once.")
+    max_http_connections: Connections = setting(
+        1000,
+        "Most connections that are no streams: the console, large publishes, health checks. Beyond it the one that has "
+        "been idle longest is closed; if all are at work, the new one gets 503.",
+        zero="no limit",
+        why="Each holds a file descriptor that a stream could have, and while a publish comes in up to "
+        "`max_body_bytes` of memory.",
+    )
 
 
 class Broadcasting(Group):

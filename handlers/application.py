@@ -5,7 +5,8 @@ the front door decides too: both ask the same `StreamSurface`, and a stream that
 reader.
 
 Invariants: no request line, query or token reaches a log; every error is JSON with a code and a reason; a stream leaves
-Tornado before its first byte.
+Tornado before its first byte, and so does what its head is enough to refuse (handlers/stream_delegate.py); a body is
+held for a publish alone.
 """
 
 from __future__ import annotations
@@ -20,29 +21,45 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.routing import URLSpec
 
 from handlers.answers import COMMON_HEADERS, Refused, dumps
+from handlers.begun_stream import BegunStream
 from handlers.console import CONSOLE_FILES, console_file
 from handlers.cors import PREFLIGHT
+from handlers.http_connections import HttpConnections
 from handlers.incoming import request_of
 from handlers.stream_delegate import StreamDelegate
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
 from server.exchange import Response
 from server.logs import get_logger
-from server.node import Node
+from server.opening import Opener
 
 log = get_logger("http")
 
 
+@tornado.web.stream_request_body
 class Handler(tornado.web.RequestHandler):
-    """What all handlers share."""
+    """What all handlers share. A method is answered when its body has come, so the connection can serve the next."""
 
-    SUPPORTED_METHODS: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
+    SUPPORTED_METHODS: tuple[str, ...] = (
+        "GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "QUERY", "TRACE",
+    )  # fmt: skip
     allowed: ClassVar[str] = "GET, HEAD, OPTIONS"
 
-    def initialize(self, surface: StreamSurface, vitals: Vitals, node: Node) -> None:
+    def initialize(self, surface: StreamSurface, vitals: Vitals, connections: HttpConnections) -> None:
         self.surface = surface
         self.vitals = vitals
-        self.node = node
+        self._connections = connections
+
+    def data_received(self, chunk: bytes) -> None:
+        """Nobody has a use for it."""
+
+    def on_finish(self) -> None:
+        """The answer is on its way."""
+        self._connections.idle(self._stream)
+
+    @property
+    def _stream(self) -> BegunStream:
+        return self.request.server_connection.stream  # type: ignore[attr-defined, no-any-return]
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -73,6 +90,12 @@ class Handler(tornado.web.RequestHandler):
             response.headers += PREFLIGHT
         self.answer(response)
 
+    def query(self, *_: str) -> None:
+        """A method that Tornado's handlers do not know, and none of these has."""
+        raise tornado.web.HTTPError(405)
+
+    trace = query
+
     def write_error(self, status_code: int, **_kwargs: Any) -> None:
         """Every error in one form."""
         for name, value in [*COMMON_HEADERS, *self.surface.cors(request_of(self.request))]:
@@ -83,6 +106,8 @@ class Handler(tornado.web.RequestHandler):
         )
         if status_code == 405:
             self.set_header("Allow", self.allowed)
+        if self.request.method not in self.SUPPORTED_METHODS:  # Tornado does not wait for the body of such a one
+            self.set_header("Connection", "close")
         self.finish(dumps({"code": code, "reason": responses.get(status_code, "Error")}))
 
     def log_exception(self, _type: type[BaseException] | None, value: BaseException | None, _trace: Any) -> None:
@@ -92,39 +117,50 @@ class Handler(tornado.web.RequestHandler):
         log.error("handler_failed", path=self.request.path, exc_info=value)
 
 
-@tornado.web.stream_request_body
 class PublishHandler(Handler):
-    """The publishes that the door passes on: large ones, chunked ones, and those that come after another request.
+    """The publishes that the door passes on: large ones, chunked ones, and those that come after another request. Who
+    may not publish does not get here.
 
     The body is collected here and not by Tornado, which would answer 400 to one that is too large, and only count it
     as it comes. (A GET of the same paths never comes here: see handlers/stream_delegate.py.)
     """
 
-    SUPPORTED_METHODS = ("POST", "OPTIONS")
     allowed = "GET, HEAD, POST, OPTIONS"
 
-    def prepare(self) -> None:
+    def initialize(self, surface: StreamSurface, vitals: Vitals, connections: HttpConnections) -> None:
+        super().initialize(surface, vitals, connections)
         self._body = bytearray()
-        self._most = self.surface.max_body_bytes
-        self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
-        declared = self.request.headers.get("Content-Length", "0")
-        if self.request.method == "POST" and declared.isdigit() and int(declared) > self._most:
-            self.answer(self.surface.too_large(request_of(self.request)))
+        self._answering = False
+
+    def prepare(self) -> None:
+        if self.request.method == "POST":
+            self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
+            self.surface.begin(self)
+            self._connections.publishes(self._stream)
 
     def data_received(self, chunk: bytes) -> None:
-        if len(self._body) + len(chunk) > self._most:
-            if not self._finished:
-                self.answer(self.surface.too_large(request_of(self.request)))
+        if self.request.method != "POST":
             return
         self._body += chunk
+        if len(self._body) > self.surface.max_body_bytes:
+            refusal = self.surface.unwelcome(request_of(self.request), len(self._body))
+            assert refusal is not None
+            self.set_header("Connection", "close")  # which Tornado does, amid a body
+            self.answer(refusal)
+
+    async def post(self, *_: str) -> None:
+        self._answering = True
+        try:
+            answer = self.surface.publish(request_of(self.request, bytes(self._body)))
+            self.answer(answer if isinstance(answer, Response) else await answer)
+        finally:
+            self.surface.end(self)
 
     def on_connection_close(self) -> None:
         self._body.clear()
+        if not self._answering:
+            self.surface.end(self)
         super().on_connection_close()  # ends the wait for the rest of the body
-
-    async def post(self, *_: str) -> None:
-        answer = self.surface.publish(request_of(self.request, bytes(self._body)))
-        self.answer(answer if isinstance(answer, Response) else await answer)
 
 
 class VitalsHandler(Handler):
@@ -156,28 +192,32 @@ class ConsoleHandler(Handler):
 class NotFoundHandler(Handler):
     """Any other path, whatever the method."""
 
-    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "QUERY", "TRACE")
-
-    def prepare(self) -> None:
+    def options(self, *_: str) -> None:
         self.set_status(404)
         self.write_error(404)
+
+    get = head = post = put = patch = delete = query = trace = options
 
 
 class Application(tornado.web.Application):
     """Routes what is left after requests for streams have been taken off their connections."""
 
     surface: StreamSurface
-    node: Node
+    opener: Opener
+    connections: HttpConnections
 
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Tornado's hook at the start of every request."""
+    def start_request(self, server_conn: Any, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Tornado's hook where it begins to wait for a request."""
+        self.connections.idle(server_conn.stream)
         other = super().start_request(server_conn, request_conn)
-        return StreamDelegate(self.surface, self.node.opener, request_conn, other)
+        return StreamDelegate(self.surface, self.opener, self.connections, request_conn, other)
 
 
-def make_application(surface: StreamSurface, vitals: Vitals, node: Node, *, console: bool) -> Application:
+def make_application(
+    surface: StreamSurface, vitals: Vitals, opener: Opener, connections: HttpConnections, *, console: bool
+) -> Application:
     """The application with all its routes."""
-    parts = {"surface": surface, "vitals": vitals, "node": node}
+    parts = {"surface": surface, "vitals": vitals, "connections": connections}
     routes = [
         URLSpec(r"/\.well-known/mercure", PublishHandler, parts),
         URLSpec(r"/channels/[a-z][a-z0-9_-]{0,63}/events", PublishHandler, parts),
@@ -189,5 +229,5 @@ def make_application(surface: StreamSurface, vitals: Vitals, node: Node, *, cons
     application = Application(
         routes, default_handler_class=NotFoundHandler, default_handler_args=parts, log_function=lambda _: None
     )
-    application.surface, application.node = surface, node
+    application.surface, application.opener, application.connections = surface, opener, connections
     return application

@@ -1,22 +1,26 @@
 """A Tornado stream whose first bytes have been read by the front door.
 
-Owns those bytes until Tornado asks for them. `read_from_fd` is the hook that Tornado's IOStream gives its subclasses
-for what is below the buffer.
+Owns those bytes until Tornado asks for them. `read_from_fd` and `close_fd` are the hooks that Tornado's IOStream gives
+its subclasses for what is below the buffer.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from tornado.iostream import IOStream
 
 
 class BegunStream(IOStream):
-    """Gives `begun` before anything that the socket holds."""
+    """Gives `begun` before anything that the socket holds, and tells `closed` when it has closed it."""
 
-    def __init__(self, sock: socket.socket, begun: bytes, **options: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, begun: bytes, closed: Callable[[BegunStream], None] = lambda _: None, **options: Any
+    ) -> None:
         self._begun = memoryview(begun)
+        self._tell_closed = closed
         super().__init__(sock, **options)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
@@ -28,3 +32,8 @@ class BegunStream(IOStream):
         buf[:size] = begun[:size]
         self._begun = begun[size:]
         return size
+
+    def close_fd(self) -> None:
+        """Close the socket."""
+        super().close_fd()
+        self._tell_closed(self)

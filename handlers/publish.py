@@ -33,14 +33,11 @@ class Publisher:
         self._rooms = rooms
         self.max_body_bytes = max_body_bytes
         self._max_events = max_events
-        self.refused = 0
 
     def publish(self, request: Request) -> Response | Awaitable[Response]:
         """The answer, at once if the relay allows. Raises Refused, or the awaitable does."""
         rooms = self._rooms
-        principal = self.authenticate(request)
-        if len(request.body) > self.max_body_bytes:
-            raise bad("", f"the body is larger than {self.max_body_bytes} bytes", too_large=True)
+        principal = self.check_head(request, len(request.body))
         name = rooms.channel_name(request.path)
         events = self._events(request, principal.rights(name), main=name == MAIN)
         key = self._key(request, principal)
@@ -50,12 +47,14 @@ class Publisher:
             return self._publish_to_new(name, events, key, request)
         return self._publish_to(channel, events, key, request)
 
-    def authenticate(self, request: Request) -> Principal:
-        """Who publishes. Raises Refused."""
+    def check_head(self, request: Request, body_bytes: int) -> Principal:
+        """Who publishes. What can be told before the body has come; its size is what is known of it. Raises Refused."""
         self._rooms.origins.check(request)
         principal = self._rooms.authenticate(request)
         if principal is ANONYMOUS:
             raise missing_token()
+        if body_bytes > self.max_body_bytes:
+            raise bad("", f"the body is larger than {self.max_body_bytes} bytes", too_large=True)
         return principal
 
     async def _publish_to_new(self, name: str, events: Sequence[Event], key: Key | None, request: Request) -> Response:
@@ -122,7 +121,7 @@ class Publisher:
         if not _KEY.fullmatch(text):
             raise bad("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
         digest = hashlib.blake2b(request.path.encode() + b"\0" + request.body, digest_size=16).digest()
-        return Key(principal.subject, text, digest)
+        return Key(principal.scope, text, digest)
 
 
 def _acknowledge(appended: Appended, request: Request) -> Response:

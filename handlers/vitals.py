@@ -17,6 +17,8 @@ from server.exchange import Request, Response
 from server.node import Node
 from server.statistics import exposition, stats
 
+# Any of these tells of a proxy, which may forward for anybody.
+_FORWARDED = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"x-forwarded-proto", b"via")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -51,7 +53,7 @@ class Vitals:
 
     def _check_operator(self, request: Request) -> None:
         """A forwarded request comes from a proxy on this machine, not from this machine."""
-        forwarded = b"x-forwarded-for" in request.headers or b"forwarded" in request.headers
+        forwarded = any(name in request.headers for name in _FORWARDED)
         if not forwarded and (not request.remote or is_loopback(request.remote)):
             return
         try:

@@ -1,340 +1,56 @@
-"""The command line, and the one place that sees every part: `ringcast serve` puts them together.
+"""The command line: `ringcast`, and `python -m server`.
 
-Owns wiring, signals and exit codes. The order of a start: settings, file limit, relay, channels, sockets; nothing
-listens before everything else works. The order of a stop: see server/node.py; a second signal ends the process at once.
+Owns the commands' names. Each is imported when it is asked for, and the server's parts when it serves
+(server/serving.py): a script that publishes event by event must not load an HTTP server each time.
+Cost: 0.1 s until `--version`, `publish` or `tail` has begun; 0.4 s with everything.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
-import logging
-import os
-import signal
-import socket
 import sys
-from collections.abc import Coroutine, Mapping
-from typing import Any
 
 import click
-import uvloop
-from tornado.httpserver import HTTPServer
-
-from config.problems import ConfigError
-from config.settings import Settings
-from config.sources import load
-from handlers.application import make_application
-from handlers.begun_stream import BegunStream
-from handlers.cors import Origins
-from handlers.publish import Publisher
-from handlers.rooms import MAIN, Rooms
-from handlers.subscribe import Subscriber
-from handlers.surface import StreamSurface
-from handlers.vitals import Vitals
-from server import host_source
-from server.auth import Authenticator
-from server.channel import Policy
-from server.commands.check_config import check_config
-from server.commands.publish import publish
-from server.commands.tail import tail
-from server.commands.token import token
-from server.door import Door
-from server.keys import InvalidKey
-from server.logs import configure, get_logger
-from server.node import Limits, Node
-from server.notify import Notifier
-from server.peers import Peers
-from server.relay.memory import MemoryRelay
-from server.relay.protocol import Relay, RelayUnavailable, Retention
-from server.sockets import (
-    ListenError,
-    connections_within,
-    inode_of,
-    listen_tcp,
-    listen_unix,
-    raise_file_limit,
-    remove_unix,
-)
-from server.supervision import supervise
-
-HTTP_WRITE_BUFFER_BYTES = 4 << 20
-FINISH_SECONDS = 5.0
-STOP_SECONDS = 30.0  # what a stop may take beside the drain: twice FINISH_SECONDS, and a relay that closes slowly
-SECOND_SIGNAL_STATUS = 130
-
-log = get_logger("serve")
 
 
-class StartError(Exception):
-    """The server can't start; the text is for the operator."""
+def _check_config() -> click.Command:
+    from server.commands.check_config import check_config
+
+    return check_config
 
 
-def policy_of(settings: Settings, name: str) -> Policy:
-    """A channel's policy from the settings. With `memory:` the ring is the log, so its bounds are the retention."""
-    own = settings.channel(name)
-    ring = Retention(own.ring_events, own.ring_bytes, own.ring_seconds)
-    retain = (
-        ring
-        if settings.relay.startswith("memory:")
-        else Retention(own.retain_events, own.retain_bytes, own.retain_seconds)
-    )
-    return Policy(
-        heartbeat_seconds=own.heartbeat_seconds,
-        heartbeat_style=own.heartbeat_style,
-        max_age_seconds=settings.max_age_seconds,
-        idle_seconds=own.idle_seconds,
-        lag_policy=own.lag_policy,
-        lag_events=own.lag_events,
-        lag_bytes=own.lag_bytes,
-        ring=ring,
-        retain=retain,
-        anonymous=own.anonymous,
-        hello_event=own.hello_event,
-        unknown_cursor=settings.unknown_cursor,
-    )
+def _publish() -> click.Command:
+    from server.commands.publish import publish
+
+    return publish
 
 
-def make_relay(settings: Settings) -> Relay:
-    """The relay that the settings name."""
-    common: dict[str, Any] = {
-        "idempotency_seconds": settings.idempotency_seconds,
-        "idempotency_keys": settings.idempotency_keys,
-    }
-    kind, _, rest = settings.relay.partition(":")
-    if kind == "sqlite":
-        from server.relay.sqlite import SqliteRelay  # a node in memory needs none of it
+def _tail() -> click.Command:
+    from server.commands.tail import tail
 
-        return SqliteRelay(rest, synchronous=settings.sqlite_synchronous, **common)
-    if kind != "memory":
-        from server.relay.redis import RedisRelay
-        from server.relay.redis_client import Target
-
-        secret = settings.redis_password
-        return RedisRelay(
-            Target(settings.relay, settings.redis_username, secret.get_secret_value() if secret else None),
-            prefix=settings.redis_prefix,
-            idempotency_seconds=settings.idempotency_seconds,
-            replicas=settings.redis_replicas,
-            replicas_seconds=settings.redis_replicas_seconds,
-        )
-    return MemoryRelay(**common)
+    return tail
 
 
-def make_limits(settings: Settings) -> Limits:
-    """The engine's limits. Raises StartError if the file limit can't hold `max_connections`."""
-    file_limit = raise_file_limit()
-    possible = connections_within(file_limit)
-    if settings.max_connections > possible:
-        raise StartError(
-            f"max_connections is {settings.max_connections}, but the limit of {file_limit} open files allows "
-            f"{possible}: raise LimitNOFILE or lower it"
-        )
-    beats = [settings.channel(name).heartbeat_seconds for name in settings.channels] + [settings.heartbeat_seconds]
-    names = Limits.__slots__
-    same = {
-        name: getattr(settings, name)
-        for name in names
-        if name not in ("max_connections", "shortest_heartbeat_seconds", "max_channels")
-    }
-    return Limits(
-        max_connections=settings.max_connections or possible,
-        max_channels=settings.max_channels,
-        shortest_heartbeat_seconds=min((beat for beat in beats if beat), default=0.0),
-        **same,
-    )
+def _token() -> click.Command:
+    from server.commands.token import token
+
+    return token
 
 
-class Server:
-    """A node with its HTTP surface and sockets."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.node = Node(make_relay(settings), lambda name: policy_of(settings, name), make_limits(settings))
-        try:
-            self.authenticator = Authenticator(settings)
-        except InvalidKey as error:
-            raise StartError(str(error)) from None
-        rooms = Rooms(
-            self.node.hub,
-            self.node.admission,
-            self.authenticator,
-            Origins(settings.allowed_origins),
-            Peers(settings.trusted_proxies),
-            lambda name: policy_of(settings, name),
-            settings.open_channels,
-        )
-        publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
-        self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
-        application = make_application(self.surface, Vitals(self.node, rooms), self.node, console=settings.console)
-        self.http = HTTPServer(
-            application,
-            max_header_size=16_384,
-            max_body_size=settings.max_body_bytes,
-            idle_connection_timeout=settings.header_seconds,
-            body_timeout=settings.body_seconds,
-            decompress_request=False,
-        )
-        loop = asyncio.get_running_loop()
-        self.door = Door(loop, self.surface, self.node.opener, self._hand_over, header_seconds=settings.header_seconds)
-        self.node.door_facts = self.door.facts
-        self.node.on_tick.append(self.door.expire)
-        self.notifier = Notifier(self._status)
-        self.node.on_tick.append(self.notifier.beat)
-        self._signals = 0
-        self._socket_inode = 0
-        self.stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def _hand_over(self, fd: int, remote: str, data: bytes) -> None:
-        sock = socket.socket(fileno=fd)
-        stream = BegunStream(
-            sock, data, max_buffer_size=self.settings.max_body_bytes * 2, max_write_buffer_size=HTTP_WRITE_BUFFER_BYTES
-        )
-        self.http.handle_stream(stream, (remote, 0) if remote else ())
-
-    async def start(self) -> None:
-        """Everything up, then listen. Raises StartError."""
-        settings = self.settings
-        names = dict.fromkeys([MAIN, *([host_source.CHANNEL] if settings.host_source else []), *settings.channels])
-        await self.authenticator.keys.start()
-        try:
-            await self.node.start(list(names))
-        except RelayUnavailable as error:
-            raise StartError(f"relay {settings.relay}: {error.reason}") from None
-        buffers = {
-            "send_buffer_bytes": settings.send_buffer_bytes,
-            "receive_buffer_bytes": settings.receive_buffer_bytes,
-        }
-        try:
-            tcp = listen_tcp(
-                settings.host, settings.port, user_timeout_seconds=settings.tcp_user_timeout_seconds, **buffers
-            )
-            self.door.listen(tcp)
-            if settings.socket:
-                self.door.listen(listen_unix(settings.socket, **buffers))
-                self._socket_inode = inode_of(settings.socket)
-        except ListenError as error:
-            raise StartError(f"can't listen on {error}") from None
-        if settings.host_source:
-            work = supervise("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
-            self._tasks.append(asyncio.get_running_loop().create_task(work))
-        log.info(
-            "serving",
-            url=f"http://{settings.host}:{tcp.getsockname()[1]}/",
-            socket=settings.socket,
-            relay=settings.relay.partition(":")[0],
-            durability=self.node.relay.durability,
-            connections=self.node.admission.max_connections,
-        )
-        self.notifier.ready()
-        if settings.development:
-            log.warning(
-                "development_mode",
-                meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
-            )
-
-    def _status(self) -> str:
-        """For `systemctl status`."""
-        held = f"{self.node.admission.held} of {self.node.admission.max_connections} connections"
-        return f"draining, {held} left" if self.node.draining else f"serving, {held}"
-
-    def on_signal(self) -> None:
-        """The first signal drains, the second ends the process."""
-        self._signals += 1
-        if self._signals > 1:
-            log.warning("ended_at_once")
-            os._exit(SECOND_SIGNAL_STATUS)
-        self.stopping.set()
-
-    async def run(self) -> None:
-        """Serve until a signal, then drain and close."""
-        await self.stopping.wait()
-        self.node.begin_drain()
-        self.notifier.stopping(self.settings.drain_seconds + STOP_SECONDS)
-        self._stop_listening()
-        await self.node.drain(self.settings.drain_seconds)
-        await self.close()
-
-    def _stop_listening(self) -> None:
-        """Free the addresses at once, so that a successor may take them while this process drains."""
-        self.door.stop_listening()
-        if self.settings.socket and self._socket_inode:
-            remove_unix(self.settings.socket, self._socket_inode)
-
-    async def close(self) -> None:
-        """End everything, whatever of it was started."""
-        self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.door.finish(FINISH_SECONDS)
-        try:
-            async with asyncio.timeout(FINISH_SECONDS):
-                await self.http.close_all_connections()
-        except TimeoutError:
-            log.warning("http_connections_left")
-        await self.authenticator.keys.stop()
-        await self.node.stop()
-        self.notifier.close()
-        log.info("stopped")
+LOADERS = {"check-config": _check_config, "publish": _publish, "tail": _tail, "token": _token}
 
 
-def _log_unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What a callback of the loop let escape is a line like all others, and never a bare traceback."""
-    log.error("unexpected", what=context.get("message", ""), exc_info=context.get("exception"))
+class Commands(click.Group):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LOADERS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        load = LOADERS.get(cmd_name)
+        return load() if load is not None else super().get_command(ctx, cmd_name)
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, or cancel it when the event is set: a start may have to wait for others."""
-    task = asyncio.ensure_future(work)
-    waiting = asyncio.ensure_future(event.wait())
-    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-async def serve_settings(settings: Settings) -> None:
-    """Run a server to its end. Raises StartError."""
-    server = Server(settings)
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_unexpected)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.on_signal)
-    try:
-        await _unless(server.stopping, server.start())
-    except BaseException:
-        await server.close()
-        raise
-    # What is there now stays: the collector need not look at it again, nor at 20,000 readers at every turn.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(2_000, 10, 10)
-    await server.run()
-
-
-def run_server(config: str | None, command_line: Mapping[str, object]) -> int:
-    """Load settings and serve; the exit code."""
-    try:
-        settings = load(config, command_line).settings
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        return 2
-    configure(settings.log_format, settings.log_level)
-    # Tornado's lines may hold a request's URL; what matters of them is logged by the handlers.
-    logging.getLogger("tornado").addHandler(logging.NullHandler())
-    logging.getLogger("tornado").propagate = False
-    try:
-        uvloop.run(serve_settings(settings))
-    except StartError as error:
-        log.error("not_started", reason=str(error))
-        return 1
-    return 0
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ringcast")
 def cli() -> None:
     """Ringcast: a server for many Server-Sent Events streams."""
@@ -349,12 +65,10 @@ def cli() -> None:
 @click.option("--max-connections", type=int, help="Most streaming connections; 0: as many as the file limit allows.")
 @click.option("--log-format", help="json, console or auto.")
 def serve(config: str | None, **command_line: object) -> None:
-    """Serve. Every setting is also an environment variable, RINGCAST_NAME; see `ringcast check-config`."""
+    """Serve until a signal. Settings are also environment variables, RINGCAST_NAME; see `ringcast check-config`."""
+    from server.serving import run_server
+
     sys.exit(run_server(config, command_line))
-
-
-for command in (check_config, publish, tail, token):
-    cli.add_command(command)
 
 
 def main() -> None:

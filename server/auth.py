@@ -19,7 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import NoReturn, Protocol, TypeVar
 from urllib.parse import unquote_plus, urlsplit
 
@@ -172,7 +172,8 @@ class Authenticator:
         self._accepted.pop(digest, None)
         try:
             claims = verified_claims(token, self.keys)
-            principal = principal_of(claims, checked_expiry(claims, self._rules, now))
+            fingerprint = blake2b(token.encode(), digest_size=16).hexdigest()
+            principal = principal_of(claims, checked_expiry(claims, self._rules, now), fingerprint)
         except KeysUnavailable:
             self._note("keys unavailable")
             raise AuthError(UNAVAILABLE, reason="the keys of the token issuer are not available yet") from None

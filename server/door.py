@@ -91,6 +91,7 @@ class Door:
         surface: Surface,
         opener: Opener,
         hand_over: Callable[[int, str, bytes], None],
+        make_room: Callable[[], object] = lambda: None,
         *,
         header_seconds: float,
     ) -> None:
@@ -98,6 +99,7 @@ class Door:
         self._surface = surface
         self._opener = opener
         self._hand_over = hand_over
+        self._make_room = make_room
         self._header_seconds = header_seconds
         self._listeners: list[socket.socket] = []
         self._paused: dict[socket.socket, float] = {}
@@ -173,6 +175,8 @@ class Door:
         knock = next((knock for knock in waiting if not knock.served), None) or next(iter(waiting), None)
         if knock is not None:
             self._close(knock)
+        else:
+            self._make_room()  # behind the door
 
     # --- waiting
     # -------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ class Hub:
 
     def may_open(self, name: str) -> bool:
         """True if a channel of this name could still be opened."""
-        return CHANNEL_NAME.fullmatch(name) is not None and len(self.channels) + len(self._opening) < self._max_channels
+        room = name in self._opening or len(self.channels) + len(self._opening) < self._max_channels
+        return CHANNEL_NAME.fullmatch(name) is not None and room
 
     async def _open(self, name: str) -> Channel:
         policy = self._policy_of(name)

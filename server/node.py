@@ -67,6 +67,8 @@ class Node:
         self.rates = Rates()
         self.durations = Durations()
         self.door_facts: Callable[[], dict[str, int]] = dict
+        self.http_facts: Callable[[], dict[str, int]] = dict
+        self.publishes_refused: dict[str, int] = {}
         self.on_tick: list[Callable[[float], None]] = []
         self.admission = Admission(
             time.monotonic,

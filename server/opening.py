@@ -88,12 +88,20 @@ class Opener:
         return await self._hub.find(wanted.channel, wanted.cursor or "", wanted.selection)
 
     def open(self, fd: int, wanted: Subscription, start: Start) -> None:
-        """Write head and first block into the non-blocking socket `fd`, which is the reader's from now on."""
-        channel, encoding = wanted.channel, wanted.encoding
-        feed = channel.enter(wanted.selection, encoding)
+        """Write head and first block into the non-blocking socket `fd`, which is the reader's from now on: whatever
+        goes wrong here, it is closed here."""
+        feed = wanted.channel.enter(wanted.selection, wanted.encoding)
         reader = Reader(fd, feed, *self._admission.enter(wanted.remote, wanted.subject))
         self._set_deadline(reader, wanted)
-        self._broadcaster.add(reader)
+        try:
+            self._broadcaster.add(reader)
+            self._begin(reader, wanted, start)
+        except BaseException:
+            self._broadcaster.close(reader)
+            raise
+
+    def _begin(self, reader: Reader, wanted: Subscription, start: Start) -> None:
+        channel, encoding, feed = wanted.channel, wanted.encoding, reader.feed
         self._lifetimes.add(reader)
         self.opened += 1
         mark = self._hub.relay.mark(channel.name)

@@ -48,10 +48,6 @@ class Rights:
             return True
         return bool(topics) and all(any(grant.matches(topic) for grant in self.publish) for topic in topics)
 
-    def may_read_private(self, topics: Sequence[str]) -> bool:
-        """True if at least one of a private event's topics is granted."""
-        return any(grant.matches(topic) for topic in topics for grant in self.subscribe)
-
 
 NOTHING = Rights()
 EVERYTHING = Rights((ANY,), (ANY,))
@@ -61,7 +57,8 @@ EVERYTHING = Rights((ANY,), (ANY,))
 class Principal:
     """Who is asking. `subject` is the token's `sub` or ""; `expires` is when its rights end, in unix seconds.
 
-    `operate` opens the statistics; `authenticated` is False only for who brought no token.
+    `operate` opens the statistics; `authenticated` is False only for who brought no token. `scope` tells publishers
+    apart: all tokens of one subject are one publisher, and every token without a subject is one of its own.
     """
 
     subject: str = ""
@@ -70,6 +67,7 @@ class Principal:
     authenticated: bool = True
     _channels: Mapping[str, Rights] = field(default_factory=dict, repr=False)
     _other_channels: Rights = field(default=NOTHING, repr=False)
+    scope: str = field(default="", repr=False)
 
     def rights(self, channel: str) -> Rights:
         """The rights on one channel."""
@@ -80,8 +78,8 @@ ANONYMOUS = Principal(authenticated=False)
 DEVELOPMENT = Principal(operate=True, _other_channels=EVERYTHING)
 
 
-def principal_of(claims: Mapping[str, object], expires: float | None) -> Principal:
-    """The principal that verified claims describe. Raises InvalidClaims."""
+def principal_of(claims: Mapping[str, object], expires: float | None, fingerprint: str) -> Principal:
+    """The principal that verified claims describe; `fingerprint` stands for their token. Raises InvalidClaims."""
     subject = claims.get("sub", "")
     if not isinstance(subject, str) or len(subject) > MAX_SUBJECT_CHARACTERS or not is_safe(subject):
         raise InvalidClaims("sub")
@@ -95,7 +93,9 @@ def principal_of(claims: Mapping[str, object], expires: float | None) -> Princip
     channels[MAIN_CHANNEL] = Rights(own.publish + main.publish, own.subscribe + main.subscribe)
     if sum(len(rights.publish) + len(rights.subscribe) for rights in channels.values()) > MAX_TOKEN_SELECTORS:
         raise InvalidClaims("too many selectors")
-    return Principal(subject, expires, operate, True, channels)
+    # The words in front keep a subject from passing for a fingerprint.
+    scope = f"sub {subject}" if subject else f"token {fingerprint}"
+    return Principal(subject, expires, operate, True, channels, scope=scope)
 
 
 def _channel_names(ringcast: Mapping[str, object]) -> Iterator[str]:

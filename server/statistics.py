@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 DURATION_BOUNDS = (1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 DOOR_GAUGES = {"waiting": "Sockets whose request is not complete."}
+HTTP_GAUGES = {
+    "open": "Connections that are no streams, behind the door.",
+    "idle": "Those of them that keep nobody waiting.",
+}
+HTTP_COUNTERS = {
+    "evicted": "Idle connections closed to make room for another.",
+    "refused": "Connections refused because no other could go for them.",
+}
 DOOR_COUNTERS = {
     "accepted": "Connections accepted.",
     "published": "Publishes answered at the door.",
@@ -89,6 +97,7 @@ def stats(node: Node) -> dict[str, object]:
             "stalled": node.broadcaster.stalled,
         },
         "door": node.door_facts(),
+        "http": node.http_facts(),
         "rates": {
             "published_per_second": round(node.rates.published, 1),
             "delivered_per_second": round(node.rates.delivered, 1),
@@ -107,6 +116,7 @@ def stats(node: Node) -> dict[str, object]:
             "surplus": count.surplus,
             "heartbeats": node.lifetimes.heartbeats,
             "refused": dict(node.admission.refused),
+            "publishes_refused": dict(node.publishes_refused),
             "ended": dict(node.ended),
         },
         "channels": {
@@ -145,7 +155,8 @@ class Collector:
         yield _gauge(
             "connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections
         )
-        yield from self._door()
+        yield from _facts("door", DOOR_GAUGES, DOOR_COUNTERS, node.door_facts())
+        yield from _facts("http", HTTP_GAUGES, HTTP_COUNTERS, node.http_facts())
         yield _counter("events_delivered", "Events written to readers' sockets, live.", count.delivered)
         yield _counter("events_replayed", "Events written to readers' sockets, from history.", node.replayer.replayed)
         yield _counter("writes", "Write calls of the sweep; events_delivered per write is the batching.", count.writes)
@@ -157,6 +168,7 @@ class Collector:
         yield _counter("surplus", "Streams ended because bytes came after their request.", count.surplus)
         yield _counter("heartbeats", "Heartbeats written.", node.lifetimes.heartbeats)
         yield _labelled("connections_refused", "Streams refused, by code.", "code", node.admission.refused)
+        yield _labelled("publishes_refused", "Publishes refused, by code.", "code", node.publishes_refused)
         yield _labelled("connections_ended", "Streams ended, by code (peer: the client went away).", "code", node.ended)
         yield _gauge("loop_lag_seconds", "How late the event loop's last tick was.", node.loop_lag)
         yield _gauge("resident_bytes", "Memory of the process in RAM.", resident_bytes())
@@ -173,13 +185,6 @@ class Collector:
         lasted = list(zip((str(bound) for bound in DURATION_BOUNDS), durations.buckets[:-1], strict=True))
         yield _histogram("connection_seconds", "How long streams lasted.", lasted, durations.count, durations.sum)
 
-    def _door(self) -> Iterator[Metric]:
-        facts = self._node.door_facts()
-        for name, text in DOOR_GAUGES.items():
-            yield _gauge(f"door_{name}", text, facts.get(name, 0))
-        for name, text in DOOR_COUNTERS.items():
-            yield _counter(f"door_{name}", text, facts.get(name, 0))
-
     def _channels(self) -> Iterator[Metric]:
         readers = GaugeMetricFamily("ringcast_connections", "Streaming connections, by channel.", labels=["channel"])
         feeds = GaugeMetricFamily("ringcast_feeds", "Distinct selections with readers, by channel.", labels=["channel"])
@@ -195,6 +200,13 @@ class Collector:
             published.add_metric([channel.name], channel.published)
             retained.add_metric([channel.name], len(channel.log))
         yield from (readers, feeds, published, retained)
+
+
+def _facts(part: str, gauges: dict[str, str], counters: dict[str, str], facts: dict[str, int]) -> Iterator[Metric]:
+    for name, text in gauges.items():
+        yield _gauge(f"{part}_{name}", text, facts.get(name, 0))
+    for name, text in counters.items():
+        yield _counter(f"{part}_{name}", text, facts.get(name, 0))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

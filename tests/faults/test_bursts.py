@@ -148,7 +148,7 @@ def test_a_connection_cut_inside_an_event_costs_nothing(start: Start) -> None:
 
 def _received(node: Node, cursor: str, count: int) -> str:
     """The body of a stream after `count` bytes, cut off with RST. HTTP/1.0, so that no chunk framing is in the way."""
-    raw = f"GET /channels/main/events?topic=t HTTP/1.0\r\nHost: x\r\nLast-Event-ID: {cursor}\r\n\r\n".encode()
+    raw = f"GET /channels/main/events?topic=t HTTP/1.0\r\nHost: localhost\r\nLast-Event-ID: {cursor}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", node.port), timeout=5) as connection:
         connection.sendall(raw)
         got = b""

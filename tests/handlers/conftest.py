@@ -1,4 +1,4 @@
-"""The HTTP surface over a node in this process, as `server/__main__.py` puts it together, without the front door."""
+"""The HTTP surface over a node in this process, as `server/serving.py` puts it together, without the front door."""
 
 from __future__ import annotations
 
@@ -49,4 +49,6 @@ def lodge(io_loop: IOLoop, own_settings: dict[str, Any]) -> Iterator[Lodge]:
 @pytest.fixture
 def app(lodge: Lodge) -> Application:
     """What the plugin serves."""
-    return make_application(lodge.surface, lodge.vitals, lodge.node, console=lodge.settings.console)
+    return make_application(
+        lodge.surface, lodge.vitals, lodge.node.opener, lodge.connections, console=lodge.settings.console
+    )

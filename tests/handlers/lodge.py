@@ -9,17 +9,18 @@ import jwt
 
 from config.settings import Settings
 from handlers.cors import Origins
+from handlers.http_connections import HttpConnections, Serve
 from handlers.publish import Publisher
 from handlers.rooms import Rooms
 from handlers.subscribe import Subscriber
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
-from server.__main__ import policy_of
 from server.auth import Authenticator
 from server.exchange import Request, Response
 from server.node import Limits, Node
 from server.peers import Peers
 from server.relay.memory import MemoryRelay
+from server.serving import policy_of
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 ORIGIN = "https://app.example"
@@ -42,7 +43,7 @@ class Lodge:
             self.node.hub,
             self.node.admission,
             Authenticator(settings),
-            Origins(settings.allowed_origins),
+            Origins(settings.allowed_origins, development=settings.development),
             Peers(settings.trusted_proxies),
             lambda name: policy_of(settings, name),
             settings.open_channels,
@@ -51,6 +52,13 @@ class Lodge:
         self.subscriber = Subscriber(self.rooms)
         self.surface = StreamSurface(self.rooms, self.subscriber, publisher)
         self.vitals = Vitals(self.node, self.rooms)
+        self.connections = HttpConnections(
+            self.surface,
+            lambda stream, address: self.serve(stream, address),
+            most=settings.max_http_connections,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self.serve: Serve
 
     @property
     def events(self) -> list[Any]:
@@ -62,7 +70,7 @@ def request(path: str, body: bytes = b"", *, method: str = "", remote: str = "12
     """A request as a value. Underscores in header names become hyphens."""
     path, _, query = path.partition("?")
     named = {name.replace("_", "-").lower().encode(): value.encode() for name, value in headers.items()}
-    return Request(method or ("POST" if body else "GET"), path, query, {b"host": b"h"} | named, remote, body)
+    return Request(method or ("POST" if body else "GET"), path, query, {b"host": b"localhost"} | named, remote, body)
 
 
 def token(**claims: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -187,6 +188,20 @@ async def test_a_body_over_the_limit_is_too_large_however_it_comes(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("own_settings", [{"max_body_bytes": 1000}])
+async def test_a_body_that_grows_too_large_ends_the_connection_and_the_answer_says_so(
+    http_server: object, http_port: int, own_settings: dict[str, Any]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_port)
+    head = f"POST {MERCURE} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    writer.write(head + b"3e9\r\n" + b"x" * 1001)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("own_settings", [KEYED | {"max_body_bytes": 100}])
 async def test_a_bad_token_comes_before_a_body_that_is_too_large(
     http_client: AsyncHTTPClient, base_url: str, own_settings: dict[str, Any]
@@ -194,6 +209,33 @@ async def test_a_bad_token_comes_before_a_body_that_is_too_large(
     for headers, code in (({}, 401), ({"Authorization": "Bearer x"}, 401), (bearer(mercure={"publish": ["*"]}), 413)):
         answer = await fetch(http_client, base_url + MERCURE, "POST", body=b"x" * 101, headers=FORM | headers)
         assert answer.code == code
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/nothing"), ("POST", "/health"), ("OPTIONS", MERCURE), ("PUT", MERCURE), ("PUT", "/")],
+)
+async def test_a_body_that_nobody_has_a_use_for_is_dropped_and_the_connection_goes_on(
+    http_server: object, http_port: int, lodge: Lodge, method: str, path: str
+) -> None:
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n".encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_port)
+    writer.write(head + b"x" * 500_000 + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answers = await reader.read()
+    writer.close()
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b'"status":"ok"' in answers
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/health", MERCURE, "/nothing"])
+async def test_a_method_that_nobody_knows_ends_the_connection(
+    http_client: AsyncHTTPClient, base_url: str, path: str
+) -> None:
+    answer = await fetch(http_client, base_url + path, "BREW")
+    assert (answer.code, answer.headers["Connection"]) == (405, "close")
+    assert error_of(answer)["code"] == "method_not_allowed"
 
 
 @pytest.mark.gen_test

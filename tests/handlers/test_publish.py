@@ -203,6 +203,24 @@ def test_two_publishers_may_use_one_key(lodge: Lodge, own_settings: dict[str, An
     assert len(lodge.events) == 2
 
 
+@pytest.mark.parametrize("own_settings", [KEYED])
+def test_tokens_without_a_subject_are_publishers_of_their_own(lodge: Lodge, own_settings: dict[str, Any]) -> None:
+    first, second = (bearer(exp=4_000_000_000 + age, mercure={"publish": ["a"]}) for age in (1, 2))
+    for headers, replayed in ((first, False), (second, False), (first, True)):
+        answer = form(lodge, **headers, **{"Idempotency-Key": "k"})
+        assert ("Idempotency-Replayed" in dict(answer.headers)) == replayed
+    assert form(lodge, b"topic=a&data=other", **second, **{"Idempotency-Key": "k"}).status == 409
+    assert len(lodge.events) == 2
+
+
+@pytest.mark.parametrize("own_settings", [KEYED])
+def test_a_subject_is_one_publisher_whichever_token_it_brings(lodge: Lodge, own_settings: dict[str, Any]) -> None:
+    for age in (1, 2):
+        headers = bearer(**PUBLISHER, exp=4_000_000_000 + age)
+        assert form(lodge, **headers, **{"Idempotency-Key": "k"}).status == 200
+    assert len(lodge.events) == 1
+
+
 @pytest.mark.parametrize("key", ["", " ", "a b", "é", "x" * 256, "a\x7f"])
 def test_a_key_is_visible_ascii(lodge: Lodge, key: str) -> None:
     assert facts(form(lodge, **{"Idempotency-Key": key}))["field"] == "Idempotency-Key"

@@ -16,7 +16,7 @@ SHOP = {"publish": ["a"], "subscribe": []}
 
 
 def principal(**claims: Any) -> Principal:
-    return principal_of(claims, None)
+    return principal_of(claims, None, "fingerprint")
 
 
 @pytest.fixture

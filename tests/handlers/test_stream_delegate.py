@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import resource
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,7 +16,9 @@ import pytest
 import structlog
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
 
+from handlers.stream_delegate import _released, declared_bytes
 from server.opening import Opener
 from tests.handlers.lodge import KEYED, MERCURE, ORIGIN, Lodge
 from tests.handlers.test_application import fetch
@@ -63,7 +69,7 @@ def connect(http_server: object, http_port: int, io_loop: IOLoop) -> Iterator[Co
 
 
 def get(path: str, *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
-    return ("\r\n".join([f"{method} {path} HTTP/{version}", "Host: h", *fields]) + "\r\n\r\n").encode()
+    return ("\r\n".join([f"{method} {path} HTTP/{version}", "Host: localhost", *fields]) + "\r\n\r\n").encode()
 
 
 @pytest.mark.gen_test
@@ -203,3 +209,125 @@ async def test_a_client_that_left_at_once_costs_nothing(connect: Connect, lodge:
     await again.head()
     await until(lambda: lodge.node.broadcaster.readers == 1)
     assert lodge.node.admission.held == 1
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_leaves_with_its_request_costs_nothing(
+    connect: Connect, lodge: Lodge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of the connection is read together with the head, or right after it."""
+    wire = await connect(get("/health"))
+    await wire.head()
+    await wire.reader.readuntil(b"}")
+    wire.writer.write(get(EVENTS))
+    wire.writer.write_eof()
+    with structlog.testing.capture_logs() as lines:
+        await wire.rest()
+    await until(lambda: lodge.node.broadcaster.readers == 0 and not lodge.surface._tasks)
+    assert (lines, caplog.records, lodge.connections.facts()["open"]) == ([], [], 0)
+
+
+@pytest.mark.gen_test
+async def test_a_connection_that_ends_while_it_is_taken_is_none() -> None:
+    near, far = socket.socketpair()
+    far.close()
+    assert _released(IOStream(near)) == (-1, False)
+    assert near.fileno() == -1
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+@pytest.mark.gen_test
+async def test_a_stream_leaves_tornado_where_there_is_no_descriptor_to_spare(connect: Connect, lodge: Lodge) -> None:
+    wire = await connect(get("/health"))
+    await wire.head()
+    await wire.reader.readuntil(b"}")
+    with no_descriptor_left():
+        wire.writer.write(get(EVENTS))
+        head = await wire.head()
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert lodge.node.broadcaster.readers == 1
+
+
+@pytest.mark.gen_test
+async def test_an_opening_that_fails_has_had_the_descriptor(
+    connect: Connect, lodge: Lodge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then it may be a reader's, or closed and another's: it is not closed once more."""
+    had: list[int] = []
+
+    def open_and_fail(_opener: Opener, fd: int, *_: object) -> None:
+        had.append(fd)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Opener, "open", open_and_fail)
+    with structlog.testing.capture_logs() as lines:
+        await connect(get(EVENTS))
+        await until(lambda: had and not lodge.surface._tasks)
+    assert [line["event"] for line in lines] == ["request_failed"]
+    os.close(had[0])  # which raises if it was closed
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", 0), ("0", 0), ("5", 5), ("0005", 5), ("0" * 6000 + "7", 7), ("9" * 18, 10**18 - 1), ("1" * 19, sys.maxsize),
+     ("9" * 6000, sys.maxsize), ("-1", 0), ("+5", 0), ("5, 5", 0), ("\xb2", 0), ("\u0665", 0), ("0x5", 0), ("5\n", 0)],
+)  # fmt: skip
+def test_a_declared_length_is_read_without_a_fault(text: str, size: int) -> None:
+    assert declared_bytes(text) == size
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("length", ["\xb2", "9" * 6000, "-1", "5, 6"])
+async def test_a_length_that_is_none_is_a_refusal_and_no_fault_of_ours(
+    connect: Connect, lodge: Lodge, length: str
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        wire = await connect(get(MERCURE, method="POST")[:-2] + f"Content-Length: {length}\r\n\r\n".encode("latin-1"))
+        answer = await wire.rest()
+    assert answer.split(b" ")[1] in (b"400", b"413")
+    assert lines == []
+    await until(lambda: not lodge.surface._publishing)
+
+
+# --- names of other servers
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/health"), ("GET", "/stats"), ("GET", "/nothing"), ("GET", EVENTS), ("HEAD", "/health"),
+     ("OPTIONS", MERCURE), ("POST", MERCURE), ("POST", EVENTS), ("PUT", "/x"), ("DELETE", EVENTS)],
+)  # fmt: skip
+async def test_without_a_key_a_page_that_calls_this_server_by_its_own_name_gets_nothing(
+    connect: Connect, method: str, path: str
+) -> None:
+    asked = get(path, "Origin: http://evil.example:8888", "Content-Length: 7", method=method)
+    wire = await connect(asked.replace(b"Host: localhost", b"Host: evil.example:8888") + b"topic=a")
+    head, _, body = (await wire.rest()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert b"Access-Control" not in head
+    if method != "HEAD":
+        assert json.loads(body)["field"] == "Host"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("own_settings", [KEYED])
+async def test_with_a_key_a_server_may_have_any_name(connect: Connect, own_settings: dict[str, Any]) -> None:
+    wire = await connect(get("/health").replace(b"Host: localhost", b"Host: events.example"))
+    assert (await wire.head()).startswith("HTTP/1.1 200 OK\r\n")

@@ -61,7 +61,7 @@ async def test_statistics_are_json_and_metrics_are_text(
 @pytest.mark.gen_test
 @pytest.mark.parametrize("own_settings", [KEYED])
 @pytest.mark.parametrize("path", ["/stats", "/metrics"])
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Proto", "Via"])
 async def test_what_a_proxy_forwards_is_not_from_this_machine(
     http_client: AsyncHTTPClient, base_url: str, own_settings: dict[str, Any], path: str, header: str
 ) -> None:
@@ -90,6 +90,8 @@ async def test_a_page_of_an_origin_that_is_not_allowed_sees_no_statistics(
         ("127.0.0.1", {}, True),
         ("127.8.7.6", {}, True),
         ("::1", {}, True),
+        ("::ffff:127.0.0.1", {}, True),  # to a socket of both families
+        ("::ffff:192.0.2.1", {}, False),
         ("", {}, True),  # a Unix socket
         ("192.0.2.1", {}, False),
         ("192.0.2.1", bearer(**OPERATOR), True),

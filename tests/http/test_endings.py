@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 import time
@@ -12,8 +13,8 @@ import pytest
 
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
-from tests.harness.stream import Block, Stream
-from tests.http.endpoint import ENDPOINTS, Endpoint, connections, facts, hello_of, open_stream
+from tests.harness.stream import Block, Stream, request_bytes
+from tests.http.endpoint import ENDPOINTS, Endpoint, connections, facts, hello_of, open_stream, used_connection
 from tests.http.test_refusals import token
 from tests.wire.parser import StrictParser
 
@@ -139,3 +140,48 @@ def test_an_id_line_without_its_blank_line_is_never_the_last_thing_sent(node: St
         events = parser.events[1:]
         assert [event.data for event in events] == [f"{number}\n{number}" for number in range(len(events))]
         assert not events or parser.last_event_id == events[-1].last_event_id
+
+
+LARGE = "x" * 300_000
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("relay", ["memory:", "sqlite:log.db"])
+def test_a_publish_that_has_begun_when_the_node_is_told_to_stop_is_answered(
+    node: StartNode, relay: str, framing: str
+) -> None:
+    """A body that the HTTP server takes in, of which half has come: it is published, and one that begins later is
+    told that the node is going.
+    """
+    server = node(relay=relay, drain_seconds=0)
+    body = json.dumps({"topic": "a", "data": LARGE}).encode()
+    size = {"Content_Length": str(len(body))} if framing == "length" else {"Transfer_Encoding": "chunked"}
+    head = request_bytes(
+        "/channels/main/events", method="POST", Host="localhost", Content_Type="application/json", **size
+    )
+    body = body if framing == "length" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with used_connection(server) as connection, used_connection(server) as late:
+        connection.sendall(head + body[:100_000])
+        assert server.process is not None
+        server.get("/health")  # a few turns of the loop: it has begun
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: published(late) == 503, 4, "no more publishes")
+        connection.sendall(body[100_000:])
+        answer = Stream(0, "", connection=connection, request=b"")
+        assert answer.status == 200
+        event_id = json.loads(answer.body())["ids"][0]
+        assert server.process.wait(10) == 0
+    assert "requests_cut" not in server.log()
+    if relay != "memory:":
+        server.start()
+        with open_stream(server, "/channels/main/events?last=1") as stream:
+            assert [(block.id, block.data) for block in stream.events(1)] == [(event_id, LARGE)]
+
+
+def published(connection: socket.socket) -> int:
+    """The status of a small publish."""
+    named = {"Host": "localhost", "Content_Type": "application/json", "Content_Length": "2"}
+    connection.sendall(request_bytes("/channels/main/events", method="POST", **named) + b"{}")
+    answer = Stream(0, "", connection=connection, request=b"")
+    answer.body()
+    return answer.status

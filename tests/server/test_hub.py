@@ -163,6 +163,7 @@ def test_channels_that_are_being_opened_count_too() -> None:
         await hub.start([])
         asked = [asyncio.ensure_future(hub.open(name)) for name in ("a", "b")]
         await until(lambda: len(shelf.opened) == 2)
+        assert hub.may_open("b")  # whoever asks for it too gets it, and no 404
         with pytest.raises(KeyError):
             await hub.open("c")
         shelf.gate.set()

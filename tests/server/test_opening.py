@@ -14,6 +14,7 @@ from server.channel import Start
 from server.endings import AUTH_EXPIRED, MAX_AGE
 from server.frames import Encoding
 from server.ids import format_id, parse_id
+from server.opening import Opener
 from tests.server.engine import SMALLEST_BUFFER, Peer, until
 from tests.server.house import House, Stream, with_house
 
@@ -339,3 +340,22 @@ def test_without_an_age_and_a_token_a_stream_has_no_end() -> None:
         assert [(reader.deadline, reader.ending) for reader in house.readers] == [(0.0, None)]
 
     with_house(check, max_age_seconds=0.0)
+
+
+@pytest.mark.parametrize("part", ["_first_block", "head"])
+def test_an_opening_that_fails_closes_the_socket_once_and_leaves_nothing(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(house: House) -> None:
+        def defective(*_: object) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(Opener, part, defective)
+        with pytest.raises(RuntimeError):
+            house.open()
+        [peer] = house.peers
+        peer.read_all()
+        assert peer.ended
+        assert (house.readers, house.node.admission.held, house.channel.readers) == ([], 0, 0)
+
+    with_house(check)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.auth import Principal
-from server.rights import EVERYTHING, NOTHING, Rights
+from server.rights import DEVELOPMENT, EVERYTHING, NOTHING, Rights
 from server.selectors import parse_selector
 from tests.server.forging import (
     ALL,
@@ -39,9 +39,9 @@ def test_the_ringcast_claim_grants_other_channels_by_name() -> None:
     )
     assert who.operate
     assert who.rights("prices").may_publish(["anything"])
-    assert not who.rights("prices").may_read_private(["anything"])
+    assert who.rights("prices").subscribe == ()
     assert who.rights("jobs") == NOTHING
-    assert who.rights("main").may_read_private(["x"])
+    assert who.rights("main").subscribe == EVERYTHING.subscribe
 
 
 def test_the_namespaced_mercure_claim_counts_before_the_plain_one() -> None:
@@ -49,15 +49,12 @@ def test_the_namespaced_mercure_claim_counts_before_the_plain_one() -> None:
     assert principal({"https://mercure.rocks/": {}, "mercure": ALL}).rights("main") == NOTHING
 
 
-def test_publishing_needs_a_grant_for_every_topic_and_reading_one_for_any() -> None:
-    rights = principal({"mercure": {"publish": ["a", "b/{x}"], "subscribe": ["a", "b/{x}"]}}).rights("main")
+def test_publishing_needs_a_grant_for_every_topic() -> None:
+    rights = principal({"mercure": {"publish": ["a", "b/{x}"]}}).rights("main")
     assert rights.may_publish(["a"])
     assert rights.may_publish(["a", "b/1"])
     assert not rights.may_publish(["a", "c"])
     assert not rights.may_publish([])
-    assert rights.may_read_private(["c", "b/1"])
-    assert not rights.may_read_private(["c"])
-    assert not rights.may_read_private([])
     assert EVERYTHING.may_publish([])
     assert not NOTHING.may_publish([])
     assert not NOTHING.may_publish(["a"])
@@ -91,6 +88,23 @@ def test_publishing_needs_a_grant_for_every_topic_and_reading_one_for_any() -> N
 )
 def test_malformed_claims_spoil_the_token(claims: dict[str, Any]) -> None:
     assert_bad_token(authenticator(), forged(HEADER, claims))
+
+
+def test_tokens_of_one_subject_are_one_publisher_and_others_each_their_own() -> None:
+    shop, again, other = (principal({"sub": name, "exp": NOW + age}) for name, age in (("a", 1), ("a", 2), ("b", 1)))
+    assert shop.scope == again.scope != other.scope
+    nobody, else_ = (principal({"exp": NOW + age}) for age in (1, 2))
+    assert len({nobody.scope, else_.scope, other.scope, DEVELOPMENT.scope}) == 4
+    assert principal({"exp": NOW + 1}).scope == nobody.scope
+    posing = principal({"sub": nobody.scope.removeprefix("token ")})
+    assert posing.scope != nobody.scope != principal({"sub": nobody.scope}).scope
+
+
+def test_what_tells_publishers_apart_holds_nothing_of_their_tokens() -> None:
+    text = forged(HEADER, {"exp": NOW + 60})
+    scope = authenticator().authenticate(bearing(text)).scope
+    assert len(scope) < 50
+    assert not any(part[:8] in scope for part in text.split("."))
 
 
 def test_a_hundred_selectors_are_accepted() -> None:

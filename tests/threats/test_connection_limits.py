@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,9 @@ import pytest
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.stream import Stream
 from tests.threats.conftest import Start
+from tests.threats.crowd import Crowd
 from tests.threats.neighbours import Neighbours
+from tests.threats.process_facts import descriptors
 from tests.threats.tokens import EVERYTHING, bearer, signed
 from tests.threats.wire import WAYS, answered, ask, request, wire
 
@@ -118,6 +121,44 @@ def test_a_full_node_refuses_newcomers_and_keeps_those_it_has(start: Start) -> N
         assert answered(node.port, request("GET", "/health")).status == 200
         neighbours.wait_for(5)
         close(live)
+
+
+HEALTH = request("GET", "/health")
+STAYING = (HEALTH, HEALTH + b"GET /health HTTP/1.1\r\nX-Slow: ", request("GET", "/nowhere"), request("PUT", "/x", b"x"))
+
+
+def test_connections_that_only_stay_hold_few_descriptors(start: Start) -> None:
+    """S06, S08: of 700 that had an answer and stay, or begin another request and don't end it, the 400 latest are kept.
+    A publisher that was there before goes on, and so do streams.
+    """
+    node = start(max_http_connections=400)
+    with Neighbours(node.port, every=0.05, page_first=True) as neighbours:
+        before = len(descriptors(node.pid))
+        with Crowd(node.port, 700, lambda i: STAYING[i % 4]) as crowd:
+            crowd.wait(lambda: len(crowd.open) < 400, 10, "301 let go")
+            assert len(descriptors(node.pid)) - before <= 400
+            neighbours.wait_for(5)
+            facts = json.loads(answered(node.port, request("GET", "/stats")).body)["connections"]
+            assert facts["total"] == 3
+
+
+def test_where_all_are_at_work_a_newcomer_is_asked_to_come_back(start: Start) -> None:
+    """S06: an EventSource in its own way, another client by 503; who is at work is not closed for them."""
+    node = start(max_http_connections=10)
+    uploading = request("POST", "/channels/main/events", Content_Type="application/json").replace(
+        b"Content-Length: 0", b"Content-Length: 100000"
+    )
+    with Crowd(node.port, 10, uploading) as crowd:
+        wait_until(lambda: answered(node.port, HEALTH).status == 503, 5, "ten at work")
+        assert (answered(node.port, HEALTH).header("Retry-After") or "0") > "0"
+        stream = Stream(node.port, "/channels/new/events")
+        assert stream.next_event().type == "overloaded"
+        assert stream.next_block() is None
+        joined.append(stream)
+        crowd.send_each(b'{"topic": "limits"}'.ljust(100_000))
+        crowd.step(0.1)
+        wait_until(lambda: crowd.step() or all(b"200 OK" in one.received for one in crowd.members), 5, "ten answers")
+        assert len(crowd.open) == 10
 
 
 def test_a_token_subject_gets_its_share_wherever_it_comes_from(start: Start) -> None:

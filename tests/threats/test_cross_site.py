@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.harness.process import Node, wait_until
@@ -60,6 +62,59 @@ def test_the_listed_page_is_let_in(keyed_node: Node) -> None:
             answer.header("Access-Control-Allow-Origin") == ORIGIN
             and answer.header("Access-Control-Allow-Credentials") == "true"
         )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_another_sites_page_merely_shows_holds_no_place(keyed_node: Node, way: str) -> None:
+    """S29: an image or a frame brings the visitor's cookie and no Origin; nobody could read that stream."""
+    before = len(descriptors(keyed_node.pid))
+    with wire(keyed_node.port, way) as connection:
+        connection.send(request("GET", PATH, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors", **COOKIE))
+        answer = connection.answer()
+        assert answer is not None and answer.status == 403, answer
+    wait_until(lambda: len(descriptors(keyed_node.pid)) <= before, 1, "the place free again")
+
+
+REBOUND = "evil.example:8888"
+ASKED = [
+    ("GET", "/", b""), ("GET", "/health", b""), ("GET", "/stats", b""), ("GET", "/metrics", b""), ("GET", "/x", b""),
+    ("GET", PATH, b""), ("HEAD", PATH, b""), ("GET", "/channels/rebound/events", b""), ("OPTIONS", PATH, b""),
+    ("POST", "/.well-known/mercure", b"topic=rebound"), ("POST", "/channels/main/events", b'{"topic": "rebound"}'),
+    ("POST", "/channels/main/events", b'{"data": "' + b"x" * 200_000 + b'"}'), ("PUT", "/x", b"x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("origin", [{}, {"Origin": f"http://{REBOUND}"}])
+def test_a_page_that_calls_this_machine_by_its_own_name_gets_nothing(
+    open_node: Node, way: str, origin: dict[str, str]
+) -> None:
+    """X06: DNS rebinding. Its name leads to 127.0.0.1, so to the browser this server is its own; where nobody needs a
+    token, the name gives it away.
+    """
+    kinds = {b"t": "application/x-www-form-urlencoded", b"{": "application/json"}
+    for method, path, body in ASKED:
+        kind = {"Content_Type": kinds.get(body[:1], "text/plain")} if body else {}
+        raw = request(method, path, body, **kind, **origin).replace(b"Host: localhost", f"Host: {REBOUND}".encode())
+        answer = answered(open_node.port, raw, way)
+        assert answer.status == 403, (method, path, answer)
+        assert method == "HEAD" or json.loads(answer.body)["field"] == "Host"
+        assert answer.header("Access-Control-Allow-Origin") is None
+    assert "rebound" not in json.loads(answered(open_node.port, request("GET", "/stats")).body)["channels"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_names_of_this_machine_are_answered_to(open_node: Node, way: str) -> None:
+    """X06: the tests above would mean nothing otherwise."""
+    for host in ("localhost", "127.0.0.1:8888", "[::1]:8888", "app.localhost:3000"):
+        raw = request("GET", PATH, Origin=f"http://{host}").replace(b"Host: localhost", f"Host: {host}".encode())
+        assert answered(open_node.port, raw, way).status == 200
+
+
+def test_with_a_key_a_server_answers_to_any_name(keyed_node: Node) -> None:
+    """X06: there a page needs a token, whatever it calls the server."""
+    raw = request("GET", "/health").replace(b"Host: localhost", b"Host: events.example")
+    assert answered(keyed_node.port, raw).status == 200
 
 
 BREAKS = [
@@ -122,7 +177,7 @@ def test_a_header_cannot_write_headers(keyed_node: Node, attack: bytes, way: str
                 method
                 + b" "
                 + PATH.encode()
-                + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
                 + token
                 + b"\r\n"
                 + name

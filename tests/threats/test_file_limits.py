@@ -15,7 +15,7 @@ from tests.threats.conftest import Start, finish
 from tests.threats.crowd import Crowd
 from tests.threats.neighbours import Neighbours
 from tests.threats.process_facts import cpu_share, descriptors
-from tests.threats.wire import answered, request
+from tests.threats.wire import Wire, answered, request
 
 OPEN = request("GET", "/channels/main/events", Accept="text/event-stream")
 
@@ -69,6 +69,28 @@ def test_silent_newcomers_do_not_push_out_publishers(start: Start) -> None:
         exhaust(node, 30)
         with Crowd(node.port, 100):
             neighbours.wait_for(20, 5)
+
+
+def test_a_stream_on_a_used_connection_needs_no_further_descriptor(start: Start) -> None:
+    """S08: a connection that another part of the server has had becomes a stream without a second descriptor."""
+    node = start()
+    connections = [Wire(node.port) for _ in range(3)]
+    for connection in connections:
+        connection.come_in("later")
+    exhaust(node, 0)
+    for connection in connections:
+        connection.send(OPEN)
+        connection.until(b"event: hello")
+        connection.close()
+
+
+def test_idle_connections_behind_the_door_make_room(start: Start) -> None:
+    """S08: out of descriptors, who had an answer and stays goes for a newcomer, long before its time is up."""
+    node = start(header_seconds=60)
+    exhaust(node, 20)
+    with Crowd(node.port, 30, request("GET", "/health")) as crowd:
+        crowd.wait(lambda: all(b"200 OK" in member.received for member in crowd.members), 10, "30 answers")
+        assert len(crowd.open) <= 21
 
 
 def test_a_low_file_limit_is_a_limit_on_connections_that_is_kept(tmp_path: Path) -> None:

@@ -122,24 +122,24 @@ def _inject(port: int, attack: bytes) -> None:
     quoted = urllib.parse.quote(attack + b"\r\nforged=1\n", safe="").encode()
     for way in WAYS:
         for raw in (
-            b"GET /channels/main/events HTTP/1.1\r\nHost: x\r\nUser-Agent: "
+            b"GET /channels/main/events HTTP/1.1\r\nHost: localhost\r\nUser-Agent: "
             + attack
             + b"\r\nReferer: "
             + attack
             + b"\r\n\r\n",
-            b"GET /channels/main/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: " + attack + b"\r\n\r\n",
+            b"GET /channels/main/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + attack + b"\r\n\r\n",
             b"GET /channels/main/events?topic="
             + quoted
             + b"&last_event_id="
             + quoted
             + b"&last="
             + quoted
-            + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"GET /channels/" + quoted + b"/events HTTP/1.1\r\nHost: x\r\n\r\n",
+            + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /channels/" + quoted + b"/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET /" + quoted + b" HTTP/1.1\r\nHost: " + attack + b"\r\nX-Forwarded-For: " + attack + b"\r\n\r\n",
-            b"GET /" + attack + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-            attack + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"GET /channels/main/events HTTP/1.1\r\nHost: x\r\nAuthorization: "
+            b"GET /" + attack + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            attack + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /channels/main/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: "
             + attack
             + b"\r\nOrigin: "
             + attack

@@ -58,7 +58,7 @@ HEADERS = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_pathological_headers_cost_little(open_node: Node, name: str, way: str) -> None:
     """S11: 60 KB of awkward headers take less than 20 ms of the loop."""
-    raw = f"GET /channels/main/events HTTP/1.1\r\nHost: x\r\n{HEADERS[name]}\r\n".encode()
+    raw = f"GET /channels/main/events HTTP/1.1\r\nHost: localhost\r\n{HEADERS[name]}\r\n".encode()
     assert cpu_of(open_node, raw, way=way) < 0.02
     assert cpu_of(open_node, raw.replace(b"GET ", b"DELETE ", 1), way=way) < 0.02
 

@@ -17,9 +17,9 @@ from tests.harness.stream import Stream
 from tests.threats.process_facts import cpu_share
 from tests.threats.wire import WAYS, Wire, answered, request
 
-PUBLISH = b"POST /channels/main/events HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
-STREAM = b"GET /channels/main/events?topic=none HTTP/1.1\r\nHost: x\r\n"
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+PUBLISH = b"POST /channels/main/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+STREAM = b"GET /channels/main/events?topic=none HTTP/1.1\r\nHost: localhost\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 TARGETS = {"publish": PUBLISH, "stream": STREAM, "health": HEALTH}
 
 
@@ -208,29 +208,29 @@ def test_the_listener_hears_a_marker_that_is_a_proper_request(open_node: Node) -
 
 MALFORMED = {
     "no host": b"GET %s HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET %s HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "two equal hosts": b"GET %s HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-    "a host with a space": b"GET %s HTTP/1.1\r\nHost: a b\r\n\r\n",
-    "a host with a path": b"GET %s HTTP/1.1\r\nHost: a/b\r\n\r\n",
-    "a host with an account": b"GET %s HTTP/1.1\r\nHost: a@b\r\n\r\n",
-    "NUL in a value": b"GET %s HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
-    "NUL in a name": b"GET %s HTTP/1.1\r\nHost: a\r\nX\x00: a\r\n\r\n",
-    "NUL in the path": b"GET %s\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a bare CR": b"GET %s HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
-    "a space before the colon": b"GET %s HTTP/1.1\r\nHost : a\r\n\r\n",
-    "a name with a space": b"GET %s HTTP/1.1\r\nHost: a\r\nX Y: a\r\n\r\n",
-    "a line without a colon": b"GET %s HTTP/1.1\r\nHost: a\r\nXY\r\n\r\n",
-    "an empty name": b"GET %s HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n",
-    "a first header line that is continued": b"GET %s HTTP/1.1\r\n Host: a\r\n\r\n",
-    "a method with a space": b"GE T %s HTTP/1.1\r\nHost: a\r\n\r\n",
-    "no version": b"GET %s\r\nHost: a\r\n\r\n",
-    "version 9": b"GET %s HTTP/9.9\r\nHost: a\r\n\r\n",
+    "two hosts": b"GET %s HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n",
+    "two equal hosts": b"GET %s HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+    "a host with a space": b"GET %s HTTP/1.1\r\nHost: localhost b\r\n\r\n",
+    "a host with a path": b"GET %s HTTP/1.1\r\nHost: localhost/b\r\n\r\n",
+    "a host with an account": b"GET %s HTTP/1.1\r\nHost: a@localhost\r\n\r\n",
+    "NUL in a value": b"GET %s HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+    "NUL in a name": b"GET %s HTTP/1.1\r\nHost: localhost\r\nX\x00: a\r\n\r\n",
+    "NUL in the path": b"GET %s\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a bare CR": b"GET %s HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
+    "a space before the colon": b"GET %s HTTP/1.1\r\nHost : localhost\r\n\r\n",
+    "a name with a space": b"GET %s HTTP/1.1\r\nHost: localhost\r\nX Y: a\r\n\r\n",
+    "a line without a colon": b"GET %s HTTP/1.1\r\nHost: localhost\r\nXY\r\n\r\n",
+    "an empty name": b"GET %s HTTP/1.1\r\nHost: localhost\r\n: a\r\n\r\n",
+    "a first header line that is continued": b"GET %s HTTP/1.1\r\n Host: localhost\r\n\r\n",
+    "a method with a space": b"GE T %s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "no version": b"GET %s\r\nHost: localhost\r\n\r\n",
+    "version 9": b"GET %s HTTP/9.9\r\nHost: localhost\r\n\r\n",
     "version 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "a lower-case version": b"GET %s http/1.1\r\nHost: a\r\n\r\n",
-    "two versions": b"GET %s HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a version with a tail": b"GET %s HTTP/1.1x\r\nHost: a\r\n\r\n",
+    "a lower-case version": b"GET %s http/1.1\r\nHost: localhost\r\n\r\n",
+    "two versions": b"GET %s HTTP/1.1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a version with a tail": b"GET %s HTTP/1.1x\r\nHost: localhost\r\n\r\n",
     "a TLS greeting": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500 + b"\r\n\r\n",
-    "chunked in HTTP/1.0": b"POST %s HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": b"POST %s HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
 
 
