@@ -32,22 +32,26 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._serves = False
         self._sent = 0.0
+        self._unsaid: tuple[str, ...] = ()
         if self._address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
 
     def ready(self) -> None:
         """It serves."""
-        self._serves = self._send("READY=1", f"STATUS={self._status()}")
+        self._serves = self._socket is not None
+        if not self._send("READY=1", f"STATUS={self._status()}"):
+            self._unsaid = ("READY=1",)
 
     def beat(self, now: float) -> None:
         """The loop runs. Called at every tick with time.monotonic(); speaks at half of the watchdog's interval."""
         if (
             self._serves
             and now - self._sent >= self._interval_seconds
-            and self._send("WATCHDOG=1", f"STATUS={self._status()}")
+            and self._send(*self._unsaid, "WATCHDOG=1", f"STATUS={self._status()}")
         ):
             self._sent = now
+            self._unsaid = ()
 
     def stopping(self, within_seconds: float) -> None:
         """It has begun to stop, which takes this long at most; the unit's own time counts if that is longer."""

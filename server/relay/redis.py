@@ -26,23 +26,21 @@ from redis.exceptions import NoScriptError, RedisError
 from server.event import Event
 from server.ids import new_epoch
 from server.logs import get_logger
-from server.relay.idempotency import Receipt
 from server.relay.protocol import (
     Appended,
     Deliver,
     Entry,
     Key,
-    KeyConflict,
     LogState,
     RelayUnavailable,
     Retention,
     Turned,
 )
+from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_client import Client, Target, connect, reason_of, script
-from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, pack, raw_of
+from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog
 from server.relay.redis_tail import Tail
-from server.relay.waiting import Pending, Waiting
 from server.supervision import supervise
 
 TICK_SECONDS = 1.0
@@ -78,27 +76,22 @@ class RedisRelay:
         )
         self._target = target
         self._prefix = prefix
-        self._window_ms = max(1, round(idempotency_seconds * 1000))
-        self._replicas = replicas
-        self._replicas_ms = round(replicas_seconds * 1000)
+        self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
         self._logs: dict[str, RedisLog] = {}
-        self._waiting: Waiting[RedisLog] = Waiting()
-        self._sending: asyncio.Task[None] | None = None
-        self._flush_planned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
         self._looks: dict[str, asyncio.Task[int]] = {}
-        self._suspects: set[RedisLog] = set()
         self._turning: dict[str, asyncio.Task[None]] = {}
         self._client: Client
-        self.appends = self.round_trips = self.damaged = self.turns = 0
+        self.damaged = self.turns = 0
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         self._loop = asyncio.get_running_loop()
         self._deliver = deliver
         self._turned = turned
         self._client = connect(self._target)
+        self._appends = Appends(self._client, self._terms, self._turn, self._failed)
         self._tail = Tail(
             self._target, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
         )
@@ -158,136 +151,17 @@ class RedisRelay:
                 logger.error("entry_damaged", channel=log.name, position=error.position)
         return entries
 
-    # --- appends
-
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         if self._refusing is not None:
             raise RelayUnavailable(self._refusing)
         log = self._logs[channel]
         if not events:
             return Appended((), False)
-        answer: asyncio.Future[Appended] = self._loop.create_future()
-        self._waiting.put(log, events, key, answer)
-        self._plan_flush()
-        appended = await answer
-        await self._arrival(log)
-        return appended
-
-    async def _arrival(self, log: RedisLog) -> None:
-        """Wait until this node's readers have what was appended, if the tail is well."""
+        appended = await self._appends.put(log, events, key)
         arrival = log.arrival(log.newest) if self._tail.well else None
-        if arrival is not None:
+        if arrival is not None:  # this node's readers have it first
             await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
-
-    def _plan_flush(self) -> None:
-        # At the end of this turn of the loop: what else is published in it goes along.
-        if not self._flush_planned and self._sending is None:
-            self._flush_planned = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_planned = False
-        pending = self._waiting.take()
-        if pending:
-            self._sending = self._loop.create_task(self._send(pending))
-            self._sending.add_done_callback(self._sent)
-
-    def _sent(self, _: asyncio.Task[None]) -> None:
-        self._sending = None
-        if self._waiting and self._refusing is None:
-            self._plan_flush()
-
-    async def _send(self, pending: Sequence[Pending[RedisLog]]) -> None:
-        """Bring a batch to Redis; whatever happens, every publisher is answered."""
-        try:
-            left = pending
-            for _ in range(MAX_TURNS):
-                again = await self._round_trip(left)
-                if not again:
-                    return
-                left = again
-            for wait in left:
-                _fail(wait, RelayUnavailable("the log is turning to a new epoch"))
-        except Exception as error:
-            if not isinstance(error, RedisError | OSError | TimeoutError | RelayUnavailable):
-                logger.exception("append_failed")
-            self._failed(reason_of(error))
-            for wait in pending:
-                _fail(wait, RelayUnavailable(reason_of(error)))
-
-    async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
-        """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""
-        append = script("append")
-        async with self._client.pipeline(transaction=False) as pipe:
-            for wait in pending:
-                keys, values = self._arguments(wait)
-                pipe.evalsha(append.digest, len(keys), *keys, *values)
-            if self._replicas:
-                pipe.execute_command("WAIT", self._replicas, self._replicas_ms)
-            outcomes = await pipe.execute(raise_on_error=False)
-        self.round_trips += 1
-        reached = outcomes.pop() if self._replicas else 0
-        replicated = isinstance(reached, int) and reached >= self._replicas
-        again = [
-            wait
-            for wait, outcome in zip(pending, outcomes, strict=True)
-            if not self._settle(wait, outcome, replicated=replicated)
-        ]
-        if any(isinstance(outcome, NoScriptError) for outcome in outcomes):
-            await self._client.script_load(append.text)
-        while self._suspects:
-            await self._turn(self._suspects.pop())
-        return again
-
-    def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
-        log, key, retention = wait.log, wait.key, wait.log.retention
-        keys = list(log.keys)
-        digest = ""
-        if key is not None:
-            keys.append(log.receipt_key(key.scope, key.key))
-            digest = key.digest.hex()
-        values: list[Any] = [
-            log.epoch, log.newest, log.given, retention.events, retention.bytes, self._window_ms, digest,
-            len(wait.events),
-        ]  # fmt: skip
-        for event in wait.events:
-            values += pack(event)
-        return keys, values
-
-    def _settle(self, wait: Pending[RedisLog], outcome: Any, *, replicated: bool) -> bool:
-        """Answer one publisher; False if nothing was appended and it may be tried again."""
-        if isinstance(outcome, NoScriptError):
-            return False
-        if isinstance(outcome, Exception):
-            self._failed(reason_of(outcome))
-            _fail(wait, RelayUnavailable(reason_of(outcome)))
-            return True
-        kind, value = outcome
-        if kind == b"turned":
-            self._suspects.add(wait.log)
-            return False
-        if kind == b"seen":
-            self._answer_again(wait, value.decode())
-            return True
-        receipt = Receipt(int(value), len(wait.events), _own_ids(wait.events))
-        wait.log.appended(receipt.first + receipt.events - 1)
-        self.appends += 1
-        if not replicated:
-            _fail(wait, RelayUnavailable("too few replicas have the event yet"))
-        elif not wait.answer.done():
-            wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), False))
-        return True
-
-    @staticmethod
-    def _answer_again(wait: Pending[RedisLog], text: str) -> None:
-        facts, _, own_ids = text.partition("\n")
-        digest, first, events = facts.split(" ")
-        assert wait.key is not None
-        if digest != wait.key.digest.hex():
-            _fail(wait, KeyConflict())
-        elif not wait.answer.done():
-            receipt = Receipt(int(first), int(events), own_ids if own_ids.strip("\n") else "")
-            wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), True))
+        return appended
 
     # --- what is read
 
@@ -461,9 +335,9 @@ class RedisRelay:
             "channels": len(self._logs),
             "events": sum(log.events for log in self._logs.values()),
             "bytes": sum(log.bytes for log in self._logs.values()),
-            "waiting_events": self._waiting.events,
-            "waiting_bytes": self._waiting.bytes,
-            "round_trips": self.round_trips,
+            "waiting_events": self._appends.waiting.events,
+            "waiting_bytes": self._appends.waiting.bytes,
+            "round_trips": self._appends.round_trips,
             "lag_seconds": round(self._tail.lag_seconds, 4),
             "tail_connections": self._tail.connections,
             "damaged": self.damaged,
@@ -475,19 +349,8 @@ class RedisRelay:
             return
         self._refusing = CLOSED
         self._tail.stop()
-        while self._sending is not None:
-            await asyncio.wait((self._sending,))
+        await self._appends.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._turning.values(), return_exceptions=True)
         await self._client.aclose()
-
-
-def _own_ids(events: Sequence[Event]) -> str:
-    """The publisher's own ids by lines, "" if it brought none."""
-    return "\n".join(event.id or "" for event in events) if any(event.id is not None for event in events) else ""
-
-
-def _fail(wait: Pending[RedisLog], error: Exception) -> None:
-    if not wait.answer.done():
-        wait.answer.set_exception(error)
