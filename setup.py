@@ -8,8 +8,12 @@ setup(
     description="A high-concurrency server for Server-Sent Events",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["server", "server.*", "handlers", "handlers.*", "config", "config.*"]),
-    package_data={"handlers.console": ["*.html", "*.js", "*.css", "*.svg"], "config": ["*.yaml", "*.example"]},
+    packages=find_packages(include=["server", "server.*", "handlers", "handlers.*", "config", "config.*", "ringcast"]),
+    package_data={
+        "handlers.console": ["*.html", "*.js", "*.css", "*.svg"],
+        "config": ["*.yaml", "*.example"],
+        "server.relay": ["lua/*.lua"],
+    },
     install_requires=[
         "ada-url",
         "click",

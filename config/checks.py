@@ -19,6 +19,8 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """(setting, what is wrong) for each combination that must not be."""
     yield from _reach(settings)
     yield from _keys(settings)
+    if settings.redis_replicas and "+cluster" in settings.relay:
+        yield "redis_replicas", "cannot be waited for in a cluster: set min-replicas-to-write in Redis"
     if settings.retry_min_ms > settings.retry_max_ms:
         yield "retry_min_ms", f"must be at most retry_max_ms ({settings.retry_max_ms})"
 

@@ -20,12 +20,13 @@ import tornado.web
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.routing import URLSpec
 
-from handlers.answers import COMMON_HEADERS, Refused, dumps
+from handlers.answers import COMMON_HEADERS, Refused, bad, dumps
 from handlers.begun_stream import BegunStream
 from handlers.console import CONSOLE_FILES, console_file
 from handlers.cors import PREFLIGHT
 from handlers.http_connections import HttpConnections
 from handlers.incoming import request_of
+from handlers.revocations import MAX_BODY_BYTES, Revoker
 from handlers.stream_delegate import StreamDelegate
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
@@ -166,15 +167,35 @@ class PublishHandler(Handler):
 class VitalsHandler(Handler):
     """Health, readiness, statistics, metrics."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         request = request_of(self.request)
-        try:
-            response = self.vitals.answer(request)
-        except Refused as refused:
-            response = self.surface.refuse(refused, request)
-        self.answer(response)
+        self.answer(await self.surface.answered(self.vitals.answer(request), request))
 
     head = get
+
+
+class RevocationsHandler(Handler):
+    """Ends rights on all nodes."""
+
+    allowed = "POST, OPTIONS"
+
+    def initialize(  # type: ignore[override]
+        self, surface: StreamSurface, vitals: Vitals, connections: HttpConnections, revoker: Revoker
+    ) -> None:
+        super().initialize(surface, vitals, connections)
+        self._revoker = revoker
+        self._body = bytearray()
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > MAX_BODY_BYTES:
+            self.set_header("Connection", "close")
+            too_large = bad("", f"must be at most {MAX_BODY_BYTES} bytes", too_large=True)
+            self.answer(self.surface.refuse(too_large, request_of(self.request)))
+
+    async def post(self) -> None:
+        request = request_of(self.request, bytes(self._body))
+        self.answer(await self.surface.answered(self._revoker.answer(request), request))
 
 
 class ConsoleHandler(Handler):
@@ -214,7 +235,13 @@ class Application(tornado.web.Application):
 
 
 def make_application(
-    surface: StreamSurface, vitals: Vitals, opener: Opener, connections: HttpConnections, *, console: bool
+    surface: StreamSurface,
+    vitals: Vitals,
+    revoker: Revoker,
+    opener: Opener,
+    connections: HttpConnections,
+    *,
+    console: bool,
 ) -> Application:
     """The application with all its routes."""
     parts = {"surface": surface, "vitals": vitals, "connections": connections}
@@ -222,6 +249,7 @@ def make_application(
         URLSpec(r"/\.well-known/mercure", PublishHandler, parts),
         URLSpec(r"/channels/[a-z][a-z0-9_-]{0,63}/events", PublishHandler, parts),
         URLSpec(r"/(?:health|ready|stats|metrics)", VitalsHandler, parts),
+        URLSpec(r"/revocations", RevocationsHandler, parts | {"revoker": revoker}),
     ]
     if console:
         names = "|".join(name.replace(".", r"\.") for name in CONSOLE_FILES)

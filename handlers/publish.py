@@ -17,11 +17,11 @@ from handlers.mercure import FORM_TYPE, check_main, make_event, parse_publish
 from handlers.rooms import MAIN, MERCURE_PATH, Rooms
 from server.auth import ANONYMOUS, Principal, Rights
 from server.channel import Channel
-from server.endings import BAD_REQUEST, UNAVAILABLE
+from server.endings import BAD_REQUEST, UNAVAILABLE, UNCERTAIN
 from server.event import Event, InvalidEvent
 from server.exchange import Request, Response
 from server.ids import parse_id
-from server.relay.protocol import Appended, Key, KeyConflict, RelayUnavailable
+from server.relay.protocol import Appended, Key, KeyConflict, RelayUnavailable, RelayUncertain
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -137,6 +137,10 @@ def _acknowledge(appended: Appended, request: Request) -> Response:
 def _refused(error: InvalidEvent | RelayUnavailable | KeyConflict) -> Refused:
     if isinstance(error, InvalidEvent):
         return bad(error.field, error.reason, too_large=error.too_large)
+    if isinstance(error, RelayUncertain):
+        return Refused(
+            UNCERTAIN, reason=f"{error.reason}; the event may be published: try again with an Idempotency-Key"
+        )
     if isinstance(error, RelayUnavailable):
         return Refused(UNAVAILABLE, reason=error.reason)
     return Refused(BAD_REQUEST, "Idempotency-Key", "was used with another request", status=409, code="conflict")

@@ -153,6 +153,7 @@ class Subscriber:
             origin,
             remote,
             Encoding.PLAIN if request.http_1_0 else Encoding.CHUNKED,
+            principal.marks,
         )
 
     async def subscribe_later(self, request: Request) -> Subscription:

@@ -162,6 +162,13 @@ class StreamSurface:
         """The CORS headers of any answer."""
         return self._rooms.origins.headers(request)
 
+    async def answered(self, answer: Awaitable[Response], request: Request) -> Response:
+        """What a handler answers, or its refusal."""
+        try:
+            return await answer
+        except Exception as error:
+            return self._answer(error, request, stream=False)
+
     def refuse(self, refused: Refused, request: Request) -> Response:
         """The answer to a request that a handler refuses."""
         return self._answer(refused, request, stream=False)

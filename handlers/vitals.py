@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 
 from config.loopback import is_loopback
-from handlers.answers import COMMON_HEADERS, Refused, json_response
+from handlers.answers import COMMON_HEADERS, Refused, bad, json_response
+from handlers.fields import parse_query
 from handlers.rooms import Rooms
+from server.cluster import Cluster
 from server.endings import NOT_FOUND
 from server.exchange import Request, Response
 from server.node import Node
@@ -25,12 +27,13 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Vitals:
     """See the module's head."""
 
-    def __init__(self, node: Node, rooms: Rooms) -> None:
+    def __init__(self, node: Node, cluster: Cluster, rooms: Rooms) -> None:
         self._node = node
+        self._cluster = cluster
         self._rooms = rooms
 
-    def answer(self, request: Request) -> Response:
-        """The answer to a GET of one of the four paths. Raises Refused."""
+    async def answer(self, request: Request) -> Response:
+        """The answer to a GET of one of the four paths. Raises Refused, RelayUnavailable."""
         if request.path == "/health":
             return json_response({"status": "ok", "uptime_seconds": round(time.monotonic() - self._node.started, 1)})
         if request.path == "/ready":
@@ -38,7 +41,10 @@ class Vitals:
         self._check_operator(request)
         self._rooms.origins.check(request)
         if request.path == "/stats":
-            return json_response(stats(self._node))
+            scope = next((value for name, value in parse_query(request.query) if name == "scope"), b"node")
+            if scope not in (b"node", b"cluster"):
+                raise bad("scope", "must be node or cluster")
+            return json_response(await self._cluster.stats() if scope == b"cluster" else stats(self._node))
         return Response(200, exposition(self._node), METRICS_TYPE, list(COMMON_HEADERS))
 
     def _ready(self) -> Response:

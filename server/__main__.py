@@ -24,6 +24,12 @@ def _publish() -> click.Command:
     return publish
 
 
+def _rolling_restart() -> click.Command:
+    from server.commands.rolling_restart import rolling_restart
+
+    return rolling_restart
+
+
 def _tail() -> click.Command:
     from server.commands.tail import tail
 
@@ -36,7 +42,13 @@ def _token() -> click.Command:
     return token
 
 
-LOADERS = {"check-config": _check_config, "publish": _publish, "tail": _tail, "token": _token}
+LOADERS = {
+    "check-config": _check_config,
+    "publish": _publish,
+    "rolling-restart": _rolling_restart,
+    "tail": _tail,
+    "token": _token,
+}
 
 
 class Commands(click.Group):

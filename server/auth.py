@@ -28,6 +28,7 @@ from server.endings import BAD_REQUEST, FORBIDDEN, UNAUTHORIZED, UNAVAILABLE, En
 from server.exchange import Request
 from server.keys import KeySet, KeySettings, KeysUnavailable
 from server.logs import get_logger
+from server.revocations import Revocations
 from server.rights import ANONYMOUS, DEVELOPMENT, InvalidClaims, Principal, Rights, principal_of
 from server.tokens import MAX_TOKEN_CHARACTERS, InvalidToken, Rules, checked_expiry, verified_claims
 
@@ -104,6 +105,7 @@ class Authenticator:
         self._generation = self.keys.generation
         self._accepted: OrderedDict[bytes, Principal] = OrderedDict()
         self._refused: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self.revocations = Revocations()
         self.refusals: dict[str, int] = {}
         self._logged: dict[str, float] = {}
 
@@ -116,7 +118,13 @@ class Authenticator:
             # Whoever comes from elsewhere came through something that should not be there.
             return DEVELOPMENT if not request.remote or is_loopback(request.remote) else ANONYMOUS
         token = self._token(request)
-        return ANONYMOUS if token is None else self._principal(token)
+        if token is None:
+            return ANONYMOUS
+        principal = self._principal(token)
+        if self.revocations.holds(principal.marks, self._clock()):
+            self._note("revoked")
+            raise _invalid()
+        return principal
 
     def _token(self, request: Request) -> str | None:
         header = request.header(b"authorization")

@@ -40,10 +40,12 @@ TOO_MANY = Ending("too_many", 429, "too many connections from this address or to
 RATE_LIMITED = Ending("rate_limited", 429, "too many new connections", True, (2_000, 10_000))
 DRAINING = Ending("draining", 503, "this node is shutting down", True, (500, 5_000))
 UNAVAILABLE = Ending("unavailable", 503, "the event log does not answer", True, (2_000, 10_000))
+UNCERTAIN = Ending("uncertain", 504, "the event log did not answer in time", True, (1_000, 5_000))
 MAX_AGE = Ending("max_age", 503, "the connection reached its age", True, (100, 2_000))
 IDLE = Ending("idle", 503, "no event for too long", True, (1_000, 5_000))
 SLOW = Ending("slow", 503, "the client reads too slowly", True, (1_000, 5_000))
 AUTH_EXPIRED = Ending("auth_expired", 401, "the token has expired", False)
+REVOKED = Ending("revoked", 401, "the token's rights have been revoked", False)
 FINISHED = Ending("finished", 204, "there will be no more events", False)
 UNAUTHORIZED = Ending("unauthorized", 401, "a valid token is needed", False)
 FORBIDDEN = Ending("forbidden", 403, "not allowed", False)
@@ -53,8 +55,8 @@ BAD_REQUEST = Ending("bad_request", 400, "the request is not valid", False)
 ENDINGS = {
     ending.code: ending
     for ending in (
-        OVERLOADED, TOO_MANY, RATE_LIMITED, DRAINING, UNAVAILABLE, MAX_AGE, IDLE, SLOW,
-        AUTH_EXPIRED, FINISHED, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_REQUEST,
+        OVERLOADED, TOO_MANY, RATE_LIMITED, DRAINING, UNAVAILABLE, UNCERTAIN, MAX_AGE, IDLE, SLOW,
+        AUTH_EXPIRED, REVOKED, FINISHED, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_REQUEST,
     )
 }  # fmt: skip
 

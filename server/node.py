@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from server.replay import Replayer
 from server.statistics import Durations, Rates
 
 DRAIN_STEP_SECONDS = 0.05
+TENANT_MARK = "tenant "
+MAX_TENANTS = 1_000  # the largest ones, in what a node says of itself
 
 log = get_logger("node")
 
@@ -112,6 +115,21 @@ class Node:
         """Open the relay and the given channels, and begin to tick. Raises RelayUnavailable."""
         await self.hub.start(channels)
         self.lifetimes.start()
+
+    def presence(self) -> dict[str, object]:
+        """What this node holds, for the others. Looks at every reader."""
+        tenants: Counter[str] = Counter()
+        for reader in self.broadcaster.all_readers():
+            for mark in reader.marks:
+                if mark.startswith(TENANT_MARK):
+                    tenants[mark[len(TENANT_MARK) :]] += 1
+        return {
+            "connections": self.broadcaster.readers,
+            "maximum": self.admission.max_connections,
+            "by_channel": {channel.name: channel.readers for channel in self.hub.channels.values()},
+            "by_tenant": dict(tenants.most_common(MAX_TENANTS)),
+            "draining": self.draining,
+        }
 
     def _closed(self, reader: Reader, ending: Ending | None) -> None:
         leave_slot(reader)

@@ -50,6 +50,7 @@ class Subscription:
     origin: str | None
     remote: str
     encoding: Encoding
+    marks: tuple[str, ...] = ()
 
 
 class Opener:
@@ -92,6 +93,7 @@ class Opener:
         goes wrong here, it is closed here."""
         feed = wanted.channel.enter(wanted.selection, wanted.encoding)
         reader = Reader(fd, feed, *self._admission.enter(wanted.remote, wanted.subject))
+        reader.marks = wanted.marks
         self._set_deadline(reader, wanted)
         try:
             self._broadcaster.add(reader)

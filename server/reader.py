@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class Reader:
     """`cursor`: sequence number in the feed's ring. `opened`, `deadline`: seconds of the loop's clock. `ending`: why
-    it ends at the deadline. `planned`: it is on the list of a tick."""
+    it ends at the deadline. `planned`: it is on the list of a tick. `marks`: what its rights can be revoked by."""
 
     __slots__ = (
         "address",
@@ -28,6 +28,7 @@ class Reader:
         "fd",
         "feed",
         "index",
+        "marks",
         "opened",
         "planned",
         "replay",
@@ -44,6 +45,7 @@ class Reader:
         self.subject = subject
         self.cursor = 0
         self.index = -1
+        self.marks: tuple[str, ...] = ()
         self.opened = 0.0
         self.deadline = 0.0
         self.ending: Ending | None = None

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.event import is_safe
+from server.revocations import KINDS, mark_of
 from server.selectors import ANY, InvalidSelector, Selector, parse_selector
 
 MAIN_CHANNEL = "main"
@@ -58,7 +59,8 @@ class Principal:
     """Who is asking. `subject` is the token's `sub` or ""; `expires` is when its rights end, in unix seconds.
 
     `operate` opens the statistics; `authenticated` is False only for who brought no token. `scope` tells publishers
-    apart: all tokens of one subject are one publisher, and every token without a subject is one of its own.
+    apart: all tokens of one subject are one publisher, and every token without a subject is one of its own. `marks` are
+    what it can be revoked by (server/revocations.py).
     """
 
     subject: str = ""
@@ -68,6 +70,7 @@ class Principal:
     _channels: Mapping[str, Rights] = field(default_factory=dict, repr=False)
     _other_channels: Rights = field(default=NOTHING, repr=False)
     scope: str = field(default="", repr=False)
+    marks: tuple[str, ...] = field(default=(), repr=False)
 
     def rights(self, channel: str) -> Rights:
         """The rights on one channel."""
@@ -95,7 +98,20 @@ def principal_of(claims: Mapping[str, object], expires: float | None, fingerprin
         raise InvalidClaims("too many selectors")
     # The words in front keep a subject from passing for a fingerprint.
     scope = f"sub {subject}" if subject else f"token {fingerprint}"
-    return Principal(subject, expires, operate, True, channels, scope=scope)
+    return Principal(subject, expires, operate, True, channels, scope=scope, marks=_marks(claims))
+
+
+def _marks(claims: Mapping[str, object]) -> tuple[str, ...]:
+    """What the token can be revoked by: its id, its subject, its tenant."""
+    marks = []
+    for kind, claim in zip(KINDS, ("jti", "sub", "tenant"), strict=True):
+        value = claims.get(claim)
+        if value is not None and value != "":
+            try:
+                marks.append(mark_of(kind, value if isinstance(value, str) else ""))
+            except ValueError:
+                raise InvalidClaims(claim) from None
+    return tuple(marks)
 
 
 def _channel_names(ringcast: Mapping[str, object]) -> Iterator[str]:

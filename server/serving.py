@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import click
@@ -26,6 +26,7 @@ from handlers.application import make_application
 from handlers.cors import Origins
 from handlers.http_connections import HttpConnections
 from handlers.publish import Publisher
+from handlers.revocations import Revoker
 from handlers.rooms import MAIN, Rooms
 from handlers.subscribe import Subscriber
 from handlers.surface import StreamSurface
@@ -33,6 +34,7 @@ from handlers.vitals import Vitals
 from server import host_source
 from server.auth import Authenticator
 from server.channel import Policy
+from server.cluster import Cluster
 from server.door import Door
 from server.keys import InvalidKey
 from server.logs import configure, get_logger
@@ -53,7 +55,7 @@ from server.sockets import (
 from server.supervision import supervise
 
 FINISH_SECONDS = 5.0
-STOP_SECONDS = 30.0  # what a stop may take beside the drain: twice FINISH_SECONDS, and a relay that closes slowly
+STOP_SECONDS = 30.0  # what a stop may take beside the drain: thrice FINISH_SECONDS, and a relay that closes slowly
 SECOND_SIGNAL_STATUS = 130
 
 log = get_logger("serve")
@@ -157,6 +159,9 @@ class Server:
             lambda name: policy_of(settings, name),
             settings.open_channels,
         )
+        self.cluster = Cluster(
+            self.node.relay.board, self.node.broadcaster, self.authenticator.revocations, self.node.presence
+        )
         publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
         self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
         self.connections = HttpConnections(
@@ -166,7 +171,12 @@ class Server:
             max_body_bytes=settings.max_body_bytes,
         )
         application = make_application(
-            self.surface, Vitals(self.node, rooms), self.node.opener, self.connections, console=settings.console
+            self.surface,
+            Vitals(self.node, self.cluster, rooms),
+            Revoker(self.cluster, rooms),
+            self.node.opener,
+            self.connections,
+            console=settings.console,
         )
         self.http = HTTPServer(
             application,
@@ -220,8 +230,8 @@ class Server:
         except ListenError as error:
             raise StartError(f"can't listen on {error}") from None
         if settings.host_source:
-            work = supervise("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
-            self._tasks.append(asyncio.get_running_loop().create_task(work))
+            self._keep("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
+        self._keep("presence", self.cluster.run)
         log.info(
             "serving",
             url=f"http://{settings.host}:{tcp.getsockname()[1]}/",
@@ -236,6 +246,9 @@ class Server:
                 "development_mode",
                 meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
             )
+
+    def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(supervise(name, work)))
 
     def _status(self) -> str:
         """For `systemctl status`."""
@@ -279,6 +292,7 @@ class Server:
         except TimeoutError:
             log.warning("http_connections_left")
         await self.authenticator.keys.stop()
+        await self.cluster.leave()
         await self.node.stop()
         self.notifier.close()
         log.info("stopped")

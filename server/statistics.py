@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 DURATION_BOUNDS = (1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 DOOR_GAUGES = {"waiting": "Sockets whose request is not complete."}
+RELAY_GAUGES = {
+    "lag_seconds": "How long the last mark took through the relay and back.",
+    "waiting_events": "Events that wait for the relay.",
+}
+RELAY_COUNTERS = {
+    "tail_connections": "Connections that the relay was followed on.",
+    "turns": "Times that a log was found turned back or gone, and a new epoch begun.",
+    "damaged": "Entries that could not be read; each was declared as a gap.",
+}
 HTTP_GAUGES = {
     "open": "Connections that are no streams, behind the door.",
     "idle": "Those of them that keep nobody waiting.",
@@ -156,6 +165,7 @@ class Collector:
             "connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections
         )
         yield from _facts("door", DOOR_GAUGES, DOOR_COUNTERS, node.door_facts())
+        yield from _facts("relay", RELAY_GAUGES, RELAY_COUNTERS, node.relay.state())
         yield from _facts("http", HTTP_GAUGES, HTTP_COUNTERS, node.http_facts())
         yield _counter("events_delivered", "Events written to readers' sockets, live.", count.delivered)
         yield _counter("events_replayed", "Events written to readers' sockets, from history.", node.replayer.replayed)
@@ -202,7 +212,7 @@ class Collector:
         yield from (readers, feeds, published, retained)
 
 
-def _facts(part: str, gauges: dict[str, str], counters: dict[str, str], facts: dict[str, int]) -> Iterator[Metric]:
+def _facts(part: str, gauges: dict[str, str], counters: dict[str, str], facts: Mapping[str, Any]) -> Iterator[Metric]:
     for name, text in gauges.items():
         yield _gauge(f"{part}_{name}", text, facts.get(name, 0))
     for name, text in counters.items():

@@ -17,7 +17,7 @@ import pytest
 from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("config", "server", "handlers")
+LAYERS = ("config", "server", "handlers", "ringcast")
 # Pure: events, frames, and what decides about them. No loop, no socket, no clock.
 PURE = (
     "channel",
@@ -124,6 +124,7 @@ def functions(paths: list[Path]) -> Iterator[tuple[int, str]]:
         ("server.commands", {"config", "server"}),
         ("server", {"config", "server"}),
         ("handlers", {"config", "server", "handlers"}),
+        ("ringcast", {"server", "ringcast"}),
     ],
 )
 def test_imports_go_one_way(part: str, may: set[str]) -> None:

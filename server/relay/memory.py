@@ -114,6 +114,7 @@ class MemoryRelay:
 
     durability = "memory: until this process ends"
     shared = False
+    board = None
 
     def __init__(
         self, idempotency_seconds: float, idempotency_keys: int, clock: Callable[[], float] = time.time

@@ -77,6 +77,10 @@ class RelayUnavailable(Exception):
         self.reason = reason
 
 
+class RelayUncertain(RelayUnavailable):
+    """The log's answer did not come: the events may have been published. The same idempotency key settles it."""
+
+
 class KeyConflict(Exception):
     """The idempotency key was used with another request."""
 
@@ -88,11 +92,30 @@ Deliver = Callable[[str, Sequence[Entry]], None]
 Turned = Callable[[str, str, int, LogState], None]
 
 
+class Board(Protocol):
+    """What nodes tell each other beside events. Everything may raise RelayUnavailable."""
+
+    on_notice: Callable[[bytes], None]
+
+    async def post(self, text: str) -> None:
+        """Put up a notice: `on_notice` gets it on every node, this one included, also on those that start later."""
+
+    async def register(self, node: str, facts: str, seconds: float) -> None:
+        """Say that a node is there, for so long."""
+
+    async def leave(self, node: str) -> None:
+        """Say that a node is gone."""
+
+    async def nodes(self) -> list[bytes]:
+        """The facts of every node that is there."""
+
+
 class Relay(Protocol):
     """See the module's head for what each implementation guarantees."""
 
     durability: str
     shared: bool  # True if other nodes append to the logs, and may be ahead
+    board: Board | None  # what nodes tell each other beside events, where there are others
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an

@@ -18,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from server.event import Event
@@ -37,6 +38,7 @@ from server.relay.protocol import (
     Turned,
 )
 from server.relay.redis_appends import Appends, Terms
+from server.relay.redis_board import Board
 from server.relay.redis_client import Client, Target, connect, reason_of, script
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog
@@ -75,35 +77,50 @@ class RedisRelay:
             else "redis: as Redis persists and replicates; what its fsync window takes is declared"
         )
         self._target = target
+        self._client: Client = connect(target)
+        self.board = Board(self._client, prefix)
         self._prefix = prefix
         self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
+        self._cluster = isinstance(self._client, RedisCluster)
+        self._name = secrets.token_hex(8)
+        self._tails: list[Tail] = []
         self._logs: dict[str, RedisLog] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
         self._looks: dict[str, asyncio.Task[int]] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
-        self._client: Client
         self.damaged = self.turns = 0
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         self._loop = asyncio.get_running_loop()
         self._deliver = deliver
         self._turned = turned
-        self._client = connect(self._target)
         self._appends = Appends(self._client, self._terms, self._turn, self._failed)
-        self._tail = Tail(
-            self._target, f"{{{self._prefix}}}:node:{secrets.token_hex(8)}", self._took, self._broke, self._tick
-        )
         self._refusing = None
         try:
             await self._ask(self._client.ping())
-            for name, work in (("relay_tail", self._tail.run), ("relay_tick", self._tick_for_ever)):
-                self._tasks.append(self._loop.create_task(supervise(name, work)))
-            await self._tail.begin(self._client)
+            if not self._cluster:
+                await self._add_tail(f"{{{self._prefix}}}")
+            self._keep("relay_tick", self._tick_for_ever)
         except RelayUnavailable:
             await self.close()
             raise
+
+    def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(self._loop.create_task(supervise(name, work)))
+
+    async def _add_tail(self, tag: str) -> Tail:
+        """A tail at work. `tag` says in which slot of a cluster its marks are."""
+        tail = Tail(self._target, f"{tag}:node:{self._name}", self._took, self._broke, self._tick)
+        self._tails.append(tail)
+        self._keep("relay_tail", tail.run)
+        await tail.begin(self._client)
+        return tail
+
+    @property
+    def _well(self) -> bool:
+        return all(tail.well for tail in self._tails)
 
     # --- channels
 
@@ -111,16 +128,20 @@ class RedisRelay:
         if self._refusing is not None:
             raise RelayUnavailable(self._refusing)
         log = self._logs.get(channel)
-        if log is None:
-            log = RedisLog(channel, self._prefix, retention)
+        if log is not None:
+            return LogState(log.epoch, log.floor, await self._newest(log, log.delivered, recent))
+        # One blocking read can follow all streams of one Redis, but in a cluster only those of one slot.
+        tail = await self._add_tail(f"{{{self._prefix}:{channel}}}") if self._cluster else self._tails[0]
+        log = RedisLog(channel, self._prefix, retention)
         state = await self._learn(log, "", recent)
         self._logs[channel] = log
-        await self._tail.follow(log, self._client)
+        await tail.follow(log, self._client)
         return state
 
     async def _learn(self, log: RedisLog, suspected: str, recent: int) -> LogState:
         """How the log stands, in a new epoch if it has none or is still in the `suspected` one."""
-        facts = await self._call("open", (log.facts, log.stream), new_epoch(), suspected, log.given)
+        retention = (log.retention.events, log.retention.bytes, log.retention.seconds)
+        facts = await self._call("open", (log.facts, log.stream), new_epoch(), suspected, log.given, *retention)
         epoch, high, last, floor = facts[0].decode(), *map(int, facts[1:])
         log.renew(epoch, high, floor)
         log.newest = last
@@ -158,7 +179,7 @@ class RedisRelay:
         if not events:
             return Appended((), False)
         appended = await self._appends.put(log, events, key)
-        arrival = log.arrival(log.newest) if self._tail.well else None
+        arrival = log.arrival(log.newest) if self._well else None
         if arrival is not None:  # this node's readers have it first
             await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
         return appended
@@ -241,9 +262,10 @@ class RedisRelay:
         log.delivered = max(log.delivered, position)
         self._turned(log.name, reason, position, LogState(log.epoch, log.floor, []))
 
-    def _broke(self) -> None:
-        """The tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
-        for log in self._logs.values():
+    @staticmethod
+    def _broke(logs: Iterable[RedisLog]) -> None:
+        """A tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
+        for log in logs:
             log.unproven = True
             log.release()
 
@@ -263,13 +285,13 @@ class RedisRelay:
         """Move the present of every channel on, and send the tail the mark that proves it."""
         for log in list(self._logs.values()):
             await self._look(log)
-        await self._tail.prove(self._client)
+        await self.board.read()
+        for tail in self._tails:
+            await tail.prove(self._client)
 
     async def _look(self, log: RedisLog) -> int:
         """Ask how a log stands; the position of its newest entry."""
-        answer = await self._call(
-            "tick", log.keys, log.epoch, log.newest, log.given, int(log.unproven), log.retention.seconds, DROPPED_A_TICK
-        )
+        answer = await self._call("tick", log.keys, log.epoch, log.newest, log.given, int(log.unproven), DROPPED_A_TICK)
         if answer[0] == b"turned":
             await self._turn(log)
             return log.delivered
@@ -327,7 +349,7 @@ class RedisRelay:
             logger.warning("log_takes_events")
 
     def state(self) -> dict[str, object]:
-        reason = self._refusing or self._fault or (None if self._tail.well else "what is published does not come back")
+        reason = self._refusing or self._fault or (None if self._well else "what is published does not come back")
         facts: dict[str, object] = {"ok": reason is None, "kind": "redis", "durability": self.durability}
         if reason is not None:
             facts["reason"] = reason
@@ -338,8 +360,8 @@ class RedisRelay:
             "waiting_events": self._appends.waiting.events,
             "waiting_bytes": self._appends.waiting.bytes,
             "round_trips": self._appends.round_trips,
-            "lag_seconds": round(self._tail.lag_seconds, 4),
-            "tail_connections": self._tail.connections,
+            "lag_seconds": round(max((tail.lag_seconds for tail in self._tails), default=0.0), 4),
+            "tail_connections": sum(tail.connections for tail in self._tails),
             "damaged": self.damaged,
             "turns": self.turns,
         }
@@ -348,7 +370,8 @@ class RedisRelay:
         if self._refusing in (NOT_OPEN, CLOSED):
             return
         self._refusing = CLOSED
-        self._tail.stop()
+        for tail in self._tails:
+            tail.stop()
         await self._appends.close()
         for task in self._tasks:
             task.cancel()

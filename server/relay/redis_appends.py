@@ -15,12 +15,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from server.event import Event
 from server.logs import get_logger
 from server.relay.idempotency import Receipt
-from server.relay.protocol import Appended, Key, KeyConflict, RelayUnavailable
+from server.relay.protocol import Appended, Key, KeyConflict, RelayUnavailable, RelayUncertain
 from server.relay.redis_client import Client, reason_of, script
 from server.relay.redis_entries import pack
 from server.relay.redis_log import RedisLog
@@ -94,21 +95,31 @@ class Appends:
 
     async def _send(self, pending: Sequence[Pending[RedisLog]]) -> None:
         """Bring a batch to Redis; whatever happens, every publisher is answered."""
+        left = pending
+        kind: type[RelayUnavailable] = RelayUnavailable
+        reason = "the log is turning to a new epoch"
         try:
-            left = pending
             for _ in range(MAX_TRIES):
-                again = await self._round_trip(left)
-                if not again:
+                kind = RelayUnavailable
+                await self._connected()
+                kind = RelayUncertain  # from here on Redis may have it, and we not its answer
+                left = await self._round_trip(left)
+                if not left:
                     return
-                left = again
-            for wait in left:
-                _fail(wait, RelayUnavailable("the log is turning to a new epoch"))
+            kind = RelayUnavailable
         except Exception as error:
             if not isinstance(error, RedisError | OSError | TimeoutError | RelayUnavailable):
                 logger.exception("append_failed")
-            self._failed(reason_of(error))
-            for wait in pending:
-                _fail(wait, RelayUnavailable(reason_of(error)))
+            reason = reason_of(error)
+            self._failed(reason)
+        for wait in left:
+            _fail(wait, kind(reason))
+
+    async def _connected(self) -> None:
+        """See that there is a connection: what fails here has not been sent."""
+        if isinstance(self._client, Redis):
+            pool = self._client.connection_pool
+            await pool.release(await pool.get_connection())
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
         """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""
@@ -135,16 +146,13 @@ class Appends:
         return again
 
     def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
-        log, key, retention = wait.log, wait.key, wait.log.retention
+        log, key = wait.log, wait.key
         keys = list(log.keys)
         digest = ""
         if key is not None:
             keys.append(log.receipt_key(key.scope, key.key))
             digest = key.digest.hex()
-        values: list[Any] = [
-            log.epoch, log.newest, log.given, retention.events, retention.bytes, self._terms.window_ms, digest,
-            len(wait.events),
-        ]  # fmt: skip
+        values: list[Any] = [log.epoch, log.newest, log.given, self._terms.window_ms, digest, len(wait.events)]
         for event in wait.events:
             values += pack(event)
         return keys, values
@@ -167,7 +175,7 @@ class Appends:
         receipt = Receipt(int(value), len(wait.events), _own_ids(wait.events))
         wait.log.appended(receipt.first + receipt.events - 1)
         if not replicated:
-            _fail(wait, RelayUnavailable("too few replicas have the event yet"))
+            _fail(wait, RelayUncertain("too few replicas have the event yet"))
         elif not wait.answer.done():
             wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), False))
         return True

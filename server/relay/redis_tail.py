@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -34,15 +34,15 @@ logger = get_logger("relay")
 
 
 class Tail:
-    """`took(log, entries)` gets what was read; `broke()` is called when a connection was lost, `examine()` before a new
-    one is read from: another log may be behind it."""
+    """`took(log, entries)` gets what was read; `broke(logs)` is called when a connection was lost, `examine()` before a
+    new one is read from: another log may be behind it."""
 
     def __init__(
         self,
         target: Target,
         marks: str,
         took: Callable[[RedisLog, Sequence[Raw]], None],
-        broke: Callable[[], None],
+        broke: Callable[[Iterable[RedisLog]], None],
         examine: Callable[[], Awaitable[None]],
     ) -> None:
         self._target = target
@@ -99,7 +99,7 @@ class Tail:
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("tail_broke", reason=reason_of(error), retry_within_seconds=round(wait, 2))
             finally:
-                self._broke()
+                self._broke(self._logs.values())
             if time.monotonic() - began > DEAF_SECONDS * 2:
                 wait = FIRST_WAIT_SECONDS
             await asyncio.sleep(wait * (0.5 + random.random() / 2))

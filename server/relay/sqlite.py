@@ -66,6 +66,7 @@ class SqliteRelay:
     """Implements `Relay` for one process with a file. `synchronous` is OFF, NORMAL or FULL (see DURABILITY)."""
 
     shared = False
+    board = None
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 -- Append events to a channel's stream, all or none.
 -- KEYS: facts, stream, own ids, and the receipt of the idempotency key if there is one.
--- ARGV: epoch, the newest entry the node knows of, the highest cursor it has given out, most events, most bytes, window
---       in ms, digest, number of events, then for each: payload, bytes, the publisher's own id or "".
+-- ARGV: epoch, the newest entry the node knows of, the highest cursor it has given out, window in ms, digest, number of
+--       events, then for each: payload, bytes, the publisher's own id or "".
 -- Gives {'appended', first position}, {'seen', receipt}, or {'turned', epoch}: the log is not the one that the node knows.
 local facts, stream, own, receipt = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local known = redis.call('HMGET', facts, 'epoch', 'high', 'floor', 'bytes', 'last')
+local known = redis.call('HMGET', facts, 'epoch', 'high', 'floor', 'bytes', 'last', 'most_events', 'most_bytes')
 local high, floor, bytes = tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4] or 0)
 if turned(ARGV[1], ARGV[2], ARGV[3], known[1], known[5], high) then
   return {'turned', known[1] or ''}
@@ -18,9 +18,9 @@ if receipt then
 end
 local now = redis.call('TIME')
 local first = math.max(now[1] * 1000000 + now[2], high + 1)
-local count, brought, before = tonumber(ARGV[8]), {}, known[5] or '0'
+local count, brought, before = tonumber(ARGV[6]), {}, known[5] or '0'
 for number = 0, count - 1 do
-  local at = 9 + number * 3
+  local at = 7 + number * 3
   local payload, size, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local position = string.format('%.0f', first + number)
   -- Each entry names the one before it: who follows the stream sees that one was dropped before it could be read.
@@ -36,7 +36,7 @@ for number = 0, count - 1 do
 end
 local last = string.format('%.0f', first + count - 1)
 -- Retention by count and bytes. Age is looked at by tick.lua, once a second.
-local length, most, most_bytes = redis.call('XLEN', stream), tonumber(ARGV[4]), tonumber(ARGV[5])
+local length, most, most_bytes = redis.call('XLEN', stream), tonumber(known[6] or 0), tonumber(known[7] or 0)
 local function over()
   return (most > 0 and length > most) or (most_bytes > 0 and bytes > most_bytes and length > 1)
 end
@@ -59,7 +59,7 @@ end
 redis.call('HSET', facts, 'high', last, 'last', last, 'floor', string.format('%.0f', floor), 'bytes', bytes)
 if receipt then
   local first_text = string.format('%.0f', first)
-  redis.call('SET', receipt, ARGV[7] .. ' ' .. first_text .. ' ' .. ARGV[8] .. '\n' .. table.concat(brought, '\n'),
-    'PX', ARGV[6])
+  redis.call('SET', receipt, ARGV[5] .. ' ' .. first_text .. ' ' .. ARGV[6] .. '\n' .. table.concat(brought, '\n'),
+    'PX', ARGV[4])
 end
 return {'appended', string.format('%.0f', first)}

@@ -1,10 +1,9 @@
 -- Once a second from every node: move the present on, drop what is over age, and say how the log stands.
 -- KEYS: facts, stream, own ids. ARGV: epoch, the newest entry the node knows of, the highest cursor it has given out, 1
--- to look whether that entry is there (after a connection broke, another log may be behind the new one), most seconds
--- (0: no bound), most to drop.
+-- to look whether that entry is there (after a connection broke, another log may be behind the new one), most to drop.
 -- Gives {'standing', high, last, floor, events, bytes} or {'turned', epoch}. Everything appended later is above `high`.
 local facts, stream, own = KEYS[1], KEYS[2], KEYS[3]
-local known = redis.call('HMGET', facts, 'epoch', 'high', 'last', 'floor', 'bytes')
+local known = redis.call('HMGET', facts, 'epoch', 'high', 'last', 'floor', 'bytes', 'most_seconds')
 local high, floor, bytes = tonumber(known[2] or 0), tonumber(known[4] or 0), tonumber(known[5] or 0)
 if turned(ARGV[1], ARGV[2], ARGV[3], known[1], known[3], high) then
   return {'turned', known[1] or ''}
@@ -16,10 +15,10 @@ end
 local now = redis.call('TIME')
 local present = now[1] * 1000000 + now[2]
 high = math.max(high, present)
-local seconds = tonumber(ARGV[5])
+local seconds = tonumber(known[6] or 0)
 if seconds > 0 then
   local before = present - seconds * 1000000 - 1
-  local oldest = redis.call('XRANGE', stream, '-', string.format('%.0f', before), 'COUNT', ARGV[6])
+  local oldest = redis.call('XRANGE', stream, '-', string.format('%.0f', before), 'COUNT', ARGV[5])
   for _, entry in ipairs(oldest) do
     floor = tonumber(string.match(entry[1], '^%d+'))
     bytes = bytes - forget(own, entry[2])
