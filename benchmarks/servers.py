@@ -153,6 +153,25 @@ class Ringcast(Server):
             connection.close()
 
 
+class RedisStore(Server):
+    """What the nodes of a cluster share. It keeps nothing on disk."""
+
+    name, title = "redis", "Redis"
+
+    def __init__(self, folder: Path, core: int | None = None) -> None:
+        super().__init__(folder, core)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise StartError("redis-server is not installed")
+        return [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
 class Floor(Server):
     """The least that the kernel's work costs: benchmarks/load/floor.c. `program` says where it was built."""
 

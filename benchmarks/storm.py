@@ -81,3 +81,43 @@ def run_storm(program: Path, core: int | None, server: str, label: str, options:
     if done.stderr.strip():
         report["complaints"] = done.stderr.strip()[-500:]
     return Run(server, label, report)
+
+
+class GatedStorm:
+    """A load generator that opens its connections and then waits for a word, so that several can begin together."""
+
+    def __init__(self, program: Path, server: str, label: str, options: dict[str, object]) -> None:
+        self.server, self.label = server, label
+        self._process = subprocess.Popen(
+            command_line(program, options | {"gate": True}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_open(self) -> None:
+        """Return when all connections are open. Raises StormError."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line.strip() != "open":
+            raise StormError(f"{self.server}, {self.label}: {line}{self._process.communicate()[1][-500:]}")
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def run(self) -> Run:
+        """Its report, at the end. Raises StormError."""
+        out, complaints = self._process.communicate()
+        if self._process.returncode or not out.startswith("{"):
+            raise StormError(f"{self.server}, {self.label}: {complaints.strip()[-500:]}")
+        return Run(self.server, self.label, json.loads(out))
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from benchmarks.scenarios import (
+    cluster,
     delivery_cost,
     distinct_filters,
     idle_cpu,
@@ -24,7 +25,7 @@ from benchmarks.scenarios import (
 )
 
 # What `--quick` leaves out unless it is asked for by name: these compare runs that differ little, which takes time.
-SLOW: tuple[ModuleType, ...] = (relay_cost, distinct_filters, stalled_readers)
+SLOW: tuple[ModuleType, ...] = (cluster, relay_cost, distinct_filters, stalled_readers)
 
 ALL: tuple[ModuleType, ...] = (
     delivery_cost,
@@ -39,4 +40,5 @@ ALL: tuple[ModuleType, ...] = (
     distinct_filters,
     stalled_readers,
     replay,
+    cluster,
 )

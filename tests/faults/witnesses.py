@@ -1,14 +1,17 @@
 """A publisher and subscribers that write down what happens to them, each in a thread of its own.
 
 The publisher numbers its events and repeats one that got no answer under its idempotency key, as the contract asks. A
-subscriber reconnects with its last cursor, whatever happens, until the publisher's last event has come.
+subscriber reconnects with its last cursor, whatever happens, until the publisher's last event has come. With several
+nodes both go on to the next one when theirs does not answer or has ended their stream.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import threading
 import time
+from collections.abc import Sequence
 
 from tests.faults.checker import History, Seen
 from tests.harness.stream import Block, Stream
@@ -31,8 +34,9 @@ class Attempt(Stream):
 class Publisher:
     """Publishes `data = number` on one topic."""
 
-    def __init__(self, port: int, history: History, *, every: float = 0.0, keyed: bool = True) -> None:
-        self.port, self.history, self.every, self.keyed = port, history, every, keyed
+    def __init__(self, ports: Sequence[int], history: History, *, every: float = 0.0, keyed: bool = True) -> None:
+        self.ports, self.history, self.every, self.keyed = itertools.cycle(ports), history, every, keyed
+        self.port = next(self.ports)
         self.next = 0
         self.last: int | None = None
         self.leaving = threading.Event()
@@ -73,6 +77,7 @@ class Publisher:
             if self.connection is not None:
                 self.connection.close()
             self.connection = None
+            self.port = next(self.ports)
             return "unknown"
 
     def finish(self) -> int:
@@ -94,9 +99,16 @@ class Subscriber:
     """Reads the topic, over as many connections as it takes. `pause` between blocks makes it slow."""
 
     def __init__(
-        self, port: int, history: History, name: str, publisher: Publisher, *, pause: float = 0.0, **headers: str
+        self,
+        ports: Sequence[int],
+        history: History,
+        name: str,
+        publisher: Publisher,
+        *,
+        pause: float = 0.0,
+        **headers: str,
     ) -> None:
-        self.port, self.publisher, self.pause, self.headers = port, publisher, pause, headers
+        self.ports, self.publisher, self.pause, self.headers = itertools.cycle(ports), publisher, pause, headers
         self.log = history.seen.setdefault(name, [])
         self.cursor: str | None = None
         self.connections = 0
@@ -123,7 +135,7 @@ class Subscriber:
     def _connect(self) -> None:
         headers = self.headers | ({"Last_Event_ID": self.cursor} if self.cursor else {})
         try:
-            stream = Attempt(self.port, f"/channels/main/events?topic={TOPIC}", seconds=20, **headers)
+            stream = Attempt(next(self.ports), f"/channels/main/events?topic={TOPIC}", seconds=20, **headers)
         except AssertionError:
             time.sleep(0.02)
             return
@@ -160,16 +172,24 @@ class Subscriber:
         assert not self.thread.is_alive(), f"the last event did not come; seen {self.log[-3:]}"
 
 
+def _from(ports: Sequence[int], number: int) -> Sequence[int]:
+    """The ports in turn, beginning at one of them."""
+    first = number % len(ports)
+    return (*ports[first:], *ports[:first])
+
+
 class Scene:
-    """A publisher and some subscribers on one node, from before the fault until all is said."""
+    """A publisher and some subscribers, from before the fault until all is said. With several nodes the subscribers
+    begin at each in turn."""
 
     def __init__(
-        self, port: int, subscribers: int = 4, *, every: float = 0.002, keyed: bool = True, pause: float = 0.0
+        self, *ports: int, subscribers: int = 4, every: float = 0.002, keyed: bool = True, pause: float = 0.0
     ) -> None:
         self.history = History()
-        self.publisher = Publisher(port, self.history, every=every, keyed=keyed)
+        self.publisher = Publisher(ports, self.history, every=every, keyed=keyed)
         self.subscribers = [
-            Subscriber(port, self.history, f"subscriber {i}", self.publisher, pause=pause) for i in range(subscribers)
+            Subscriber(_from(ports, i), self.history, f"subscriber {i}", self.publisher, pause=pause)
+            for i in range(subscribers)
         ]
         for subscriber in self.subscribers:
             assert subscriber.opened.wait(10)

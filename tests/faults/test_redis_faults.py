@@ -1,0 +1,276 @@
+"""Redis and the network to it go wrong under load: nothing acknowledged is lost in silence, and every node goes on.
+
+Two nodes reach one Redis through a proxy each, publishers and subscribers stand on both, and the checker judges what
+they saw.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.witnesses import Attempt, Scene
+from tests.harness.process import Node, wait_until
+from tests.harness.proxy import Proxy
+from tests.harness.redis import RedisServer
+from tests.threats.conftest import finish
+
+EVENTS = "/channels/main/events"
+KEPT = {"appendonly": "yes", "appendfsync": "always"}
+
+
+class Site:
+    """Nodes, each with a proxy of its own to the Redis."""
+
+    def __init__(self, folder: Path, redis: RedisServer, count: int = 2, **settings: object) -> None:
+        self.redis = redis
+        self.proxies = [Proxy(redis.port).start() for _ in range(count)]
+        self.nodes = [
+            Node(folder, relay=f"redis://127.0.0.1:{proxy.port}/0", **({"drain_seconds": 0} | settings))
+            for proxy in self.proxies
+        ]
+
+    @property
+    def ports(self) -> list[int]:
+        return [node.port for node in self.nodes]
+
+    def start(self) -> Site:
+        for node in self.nodes:
+            node.start()
+        return self
+
+    def stop(self) -> None:
+        for proxy in self.proxies:
+            proxy.heal()
+        try:
+            for node in self.nodes:
+                finish(node)
+        finally:
+            for proxy in self.proxies:
+                proxy.stop()
+
+    def ready(self, *expected: bool) -> bool:
+        """True if the nodes are ready, or not, as given (one value: all of them)."""
+        states = [node.get("/ready")[0] == 200 for node in self.nodes]
+        return states == list(expected if len(expected) > 1 else expected * len(states))
+
+    def wait_ready(self, *expected: bool, seconds: float = 20) -> None:
+        wait_until(lambda: self.ready(*expected), seconds, f"nodes ready: {expected}")
+
+
+Start = Callable[..., Site]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Start]:
+    """Starts a Redis with the given options, and nodes."""
+    sites: list[Site] = []
+
+    def start(count: int = 2, options: dict[str, str] | None = None, **settings: object) -> Site:
+        sites.append(Site(tmp_path, RedisServer(tmp_path, **(options or {})).start(), count, **settings))
+        return sites[-1].start()
+
+    yield start
+    for one in sites:
+        one.stop()
+        one.redis.stop()
+
+
+def gap_reasons(scene: Scene) -> set[str]:
+    return {json.loads(entry.id)["reason"] for log in scene.history.seen.values() for entry in log if entry.gap}
+
+
+def test_a_redis_that_is_killed_and_kept_everything_costs_nothing(site: Start) -> None:
+    """FLT-02, appendfsync always: no acknowledged event is lost and no gap is declared."""
+    one = site(options=KEPT)
+    rng = random.Random(2)
+    with Scene(*one.ports) as scene:
+        for _ in range(2):
+            scene.wait_for(rng.randrange(30, 90))
+            one.redis.kill()
+            one.redis.start()
+            one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+    assert gap_reasons(scene) == set()
+
+
+def test_a_redis_that_comes_back_empty_is_one_declared_gap_for_each(site: Start) -> None:
+    """FLT-01: a new epoch, each subscriber told once and within five seconds; nothing is acknowledged meanwhile."""
+    one = site()
+    with Scene(*one.ports) as scene:
+        scene.wait_for(30)
+        one.redis.kill()
+        one.wait_ready(False)
+        assert one.nodes[0].request("POST", EVENTS, '{"topic": "t", "data": "x"}', Content_Type="application/json")[
+            0
+        ] in (503, 504)
+        one.redis.start()
+        began = time.monotonic()
+        wait_until(lambda: all(any(entry.gap for entry in log) for log in scene.history.seen.values()), 10, "gaps")
+        assert time.monotonic() - began < 5
+        scene.wait_for(30)
+    assert scene.history.problems(needless_gaps=True) == []
+    for log in scene.history.seen.values():
+        assert [json.loads(entry.id)["reason"] for entry in log if entry.gap] == ["epoch"]
+
+
+def test_a_redis_that_lost_its_tail_says_so_by_a_gap(site: Start) -> None:
+    """FLT-02: the end of the append-only file is gone, as after a power cut with appendfsync everysec."""
+    one = site(options=KEPT)
+    with Scene(*one.ports) as scene:
+        scene.wait_for(60)
+        one.redis.kill()
+        newest = max((one.redis.folder / "appendonlydir").glob("*.incr.aof"), key=lambda path: path.stat().st_size)
+        with newest.open("r+b") as file:
+            file.truncate(newest.stat().st_size * 2 // 3)
+        one.redis.start()
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems(needless_gaps=True) == []
+    assert gap_reasons(scene) == {"epoch"}
+
+
+def test_a_failover_to_a_replica_that_lagged_is_declared_and_nobody_stays_behind(site: Start, tmp_path: Path) -> None:
+    """FLT-03: the replica stops following, is promoted, and the old master stays up. No node keeps to the old epoch."""
+    one = site()
+    replica = RedisServer(tmp_path, replicaof=f"127.0.0.1 {one.redis.port}").start()
+    try:
+        wait_until(lambda: replica.command("WAIT", "0", "0") == b":0" and synced(one.redis), 10, "the replica in sync")
+        with Scene(*one.ports) as scene:
+            scene.wait_for(60)
+            replica.command("REPLICAOF", "NO", "ONE")
+            scene.wait_for(60)  # these only the old master has
+            for proxy in one.proxies:
+                proxy.lead_to(replica.port)
+            one.wait_ready(True)
+            scene.wait_for(60)
+        assert scene.history.problems(needless_gaps=True) == []
+        assert gap_reasons(scene) == {"epoch"}
+        assert all(
+            log[-1].id[:6] == scene.history.seen["subscriber 0"][-1].id[:6] for log in scene.history.seen.values()
+        )
+    finally:
+        replica.stop()
+
+
+def synced(master: RedisServer) -> bool:
+    """True if the master has a replica that has everything."""
+    return master.command("WAIT", "1", "100") == b":1"
+
+
+@pytest.mark.parametrize("way", ["both ways", "only to Redis", "only from Redis"])
+def test_a_partition_that_nothing_tells_of_is_noticed_and_heals_without_loss(site: Start, way: str) -> None:
+    """FLT-04, FLT-06: bytes vanish and no connection ends. Readers stay, readiness turns red, and on the return nothing
+    is missing.
+    """
+    one = site(heartbeat_seconds=0.5)
+    with Scene(*one.ports) as scene, Attempt(one.nodes[1].port, EVENTS + "?topic=quiet") as quiet:
+        scene.wait_for(30)
+        one.proxies[1].hold(forward=way != "only from Redis", backward=way != "only to Redis")
+        began = time.monotonic()
+        one.wait_ready(True, False)
+        assert time.monotonic() - began < 10
+        silence = time.monotonic()
+        while quiet.next_block(5).type != "hello" and time.monotonic() - silence < 2:
+            pass  # heartbeats go on; next_block fails if none comes
+        one.proxies[1].heal()
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+    assert gap_reasons(scene) == set()
+
+
+def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) -> None:
+    """FLT-05: RST at once. At most one attempt a second or so, and the log is not flooded."""
+    one = site()
+    with Scene(*one.ports) as scene:
+        scene.wait_for(30)
+        for proxy in one.proxies:
+            proxy.reset(refuse=True)
+        one.wait_ready(False)
+        before = one.nodes[0].log().count("\n")
+        time.sleep(3)
+        assert one.nodes[0].log().count("\n") - before <= 6
+        for proxy in one.proxies:
+            proxy.heal()
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+
+
+def test_a_redis_that_stands_still_stops_no_heartbeat(site: Start) -> None:
+    """FLT-07: the loop does not wait for Redis."""
+    one = site(heartbeat_seconds=0.5)
+    with Scene(*one.ports) as scene, Attempt(one.nodes[0].port, EVENTS + "?topic=quiet") as quiet:
+        assert quiet.next_event(5).type == "hello"
+        scene.wait_for(30)
+        one.redis.signal(signal.SIGSTOP)
+        for _ in range(6):
+            began = time.monotonic()
+            quiet.next_block(2)
+            assert time.monotonic() - began < 1.5
+            assert one.nodes[0].get("/health")[0] == 200
+        one.redis.signal(signal.SIGCONT)
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+
+
+def test_connections_that_redis_ends_for_reading_too_slowly_are_read_on_from_where_they_were(site: Start) -> None:
+    """FLT-08: a node stands still under a burst while Redis bounds what it holds for a client."""
+    one = site()
+    one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 64kb 32kb 1")
+    with Scene(*one.ports, every=0.001) as scene:
+        for _ in range(3):
+            scene.wait_for(60)
+            one.redis.command("CLIENT", "KILL", "TYPE", "normal")
+        scene.wait_for(60)
+    assert scene.history.problems() == []
+
+
+def test_nodes_that_are_killed_one_after_the_other_lose_nobody(site: Start) -> None:
+    """FLT-09: clients go to another node with their cursors, and on."""
+    one = site(count=3)
+    with Scene(*one.ports, subscribers=6) as scene:
+        for node in one.nodes:
+            scene.wait_for(40)
+            node.kill()
+            scene.wait_for(40)
+            node.start()
+    assert scene.history.problems() == []
+    assert gap_reasons(scene) == set()
+
+
+def test_a_rolling_restart_under_load_loses_nothing(site: Start) -> None:
+    """FLT-10."""
+    one = site(count=3, drain_seconds=0.5)
+    with Scene(*one.ports, subscribers=6) as scene:
+        for node in one.nodes:
+            scene.wait_for(40)
+            assert node.stop() == 0
+            node.start()
+            one.wait_ready(True)
+    assert scene.history.problems() == []
+    assert gap_reasons(scene) == set()
+
+
+def test_a_foreign_entry_in_the_stream_is_a_declared_gap_and_the_tail_goes_on(site: Start) -> None:
+    """FLT-26."""
+    one = site()
+    with Attempt(one.nodes[1].port, EVENTS) as stream:
+        assert stream.next_event(5).type == "hello"
+        one.nodes[0].request("POST", EVENTS, '{"topic": "t", "data": "first"}', Content_Type="application/json")
+        assert stream.next_event(5).data == "first"
+        one.redis.command("XADD", "{ringcast:main}:events", "*", "foreign", "1")
+        gap = stream.next_event(5)
+        assert (gap.type, json.loads(gap.data)["reason"]) == ("gap", "damaged")
+        one.nodes[0].request("POST", EVENTS, '{"topic": "t", "data": "on"}', Content_Type="application/json")
+        assert stream.next_event(5).data == "on"
+    assert json.loads(one.nodes[1].get("/stats")[2])["relay"]["damaged"] == 1

@@ -1,0 +1,111 @@
+"""Redis in its other shapes: a master found through Sentinel that fails over, and a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_redis_faults import EVENTS, gap_reasons, synced
+from tests.faults.witnesses import Attempt, Scene
+from tests.harness.process import Node, free_port, wait_until
+from tests.harness.redis import RedisServer
+from tests.threats.conftest import finish
+
+LAST_SLOT = 16_383
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+    """A master, a replica of it, and a Sentinel that watches them."""
+    servers = []
+    try:
+        master = RedisServer(tmp_path).start()
+        servers.append(master)
+        replica = RedisServer(tmp_path, replicaof=f"127.0.0.1 {master.port}").start()
+        servers.append(replica)
+        watcher = RedisServer(tmp_path, sentinel_of=master.port).start()
+        servers.append(watcher)
+        wait_until(lambda: synced(master), 10, "the replica in sync")
+        wait_until(lambda: known_replicas(watcher) == 1, 15, "the Sentinel knows the replica")
+        yield master, replica, watcher
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def known_replicas(watcher: RedisServer) -> int:
+    answer = watcher.command("SENTINEL", "REPLICAS", "watched")
+    return int(answer[1:]) if answer.startswith(b"*") else 0
+
+
+def test_nodes_follow_the_master_that_sentinel_names(
+    sentinel: tuple[RedisServer, RedisServer, RedisServer], tmp_path: Path
+) -> None:
+    """FLT-03: publishers are served again within ten seconds of the master's death, and nothing is lost in silence."""
+    master, replica, watcher = sentinel
+    relay = f"redis+sentinel://127.0.0.1:{watcher.port}/watched/0"
+    nodes = [Node(tmp_path, relay=relay, drain_seconds=0).start() for _ in range(2)]
+    try:
+        with Scene(*[node.port for node in nodes]) as scene:
+            scene.wait_for(40)
+            wait_until(lambda: synced(master), 10, "the replica in sync")
+            master.kill()
+            wait_until(lambda: all(node.get("/ready")[0] == 503 for node in nodes), 10, "not ready")
+            wait_until(lambda: all(node.get("/ready")[0] == 200 for node in nodes), 20, "ready with the new master")
+            scene.wait_for(40)
+        assert scene.history.problems(needless_gaps=True) == []
+        assert gap_reasons(scene) <= {"epoch"}
+        assert replica.command("ROLE") == b"*3"  # a master: role, offset, replicas
+    finally:
+        for node in nodes:
+            finish(node)
+
+
+def has_met_all(one: RedisServer) -> bool:
+    facts = one.facts("CLUSTER", "INFO")
+    return (facts["cluster_state"], facts["cluster_known_nodes"]) == ("ok", "3")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[RedisServer]]:
+    """Three masters that share the slots."""
+    servers: list[RedisServer] = []
+    try:
+        options = ({"cluster_enabled": "yes", "cluster_port": str(free_port())} for _ in range(3))
+        servers.extend(RedisServer(tmp_path, **one).start() for one in options)
+        thirds = [0, 5_461, 10_923, LAST_SLOT + 1]
+        for one, first, end in zip(servers, thirds, thirds[1:], strict=False):
+            assert one.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1)) == b"+OK"
+        for one in servers[1:]:
+            meet = ("CLUSTER", "MEET", "127.0.0.1", str(one.port), one.options["cluster_port"])
+            assert servers[0].command(*meet) == b"+OK"
+        wait_until(lambda: all(map(has_met_all, servers)), 30, "a cluster")
+        yield servers
+    finally:
+        for one in servers:
+            one.stop()
+
+
+def test_channels_of_a_cluster_are_followed_wherever_they_are(cluster: list[RedisServer], tmp_path: Path) -> None:
+    relay = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    nodes = [Node(tmp_path, relay=relay, drain_seconds=0).start() for _ in range(2)]
+    try:
+        names = ["main", "prices", "jobs", "monitors", "companies"]
+        for name in names:
+            path = f"/channels/{name}/events"
+            with Attempt(nodes[1].port, path) as stream:
+                assert stream.next_event(5).type == "hello"
+                for number in range(3):
+                    body = json.dumps({"topic": "t", "data": f"{name} {number}"})
+                    assert nodes[0].request("POST", path, body, Content_Type="application/json")[0] == 200
+                assert [stream.next_event(5).data for _ in range(3)] == [f"{name} {number}" for number in range(3)]
+        with Scene(*[node.port for node in nodes]) as scene:
+            scene.wait_for(60)
+        assert scene.history.problems() == []
+        assert nodes[0].get(EVENTS.replace("events", "nothing"))[0] == 404
+    finally:
+        for node in nodes:
+            finish(node)

@@ -1,0 +1,138 @@
+"""A TCP proxy that can do what networks do: stand still, swallow one direction, reset, or lead elsewhere.
+
+It runs in a thread with a loop of its own. A connection that stands still is not closed: nothing tells either side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+
+from tests.harness.process import free_port
+
+PIECE = 65_536
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """Leads `port` to `target`. Change `forward` and `backward` to hold bytes up; `reset` ends connections with RST."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self.target = target
+        self.refusing = False
+        self._forward = self._backward = True
+        self._loop = asyncio.new_event_loop()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._changed: asyncio.Condition
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def start(self) -> Proxy:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def stop(self) -> None:
+        self._do(self._end)
+        self._thread.join(10)
+
+    # --- what a network does
+
+    def hold(self, *, forward: bool = True, backward: bool = True) -> None:
+        """Hold bytes up: those to the target, those from it, or both. Connections stay, and new ones are accepted."""
+        self._flow(not forward, not backward)
+
+    def heal(self) -> None:
+        """Let everything flow again; what was held up comes first."""
+        self.refusing = False
+        self._flow(True, True)
+
+    def reset(self, *, refuse: bool = False) -> None:
+        """End every connection with RST; with `refuse` also each new one, until `heal`."""
+        self.refusing = refuse
+        self._do(self._reset)
+
+    def lead_to(self, target: int) -> None:
+        """Lead new connections elsewhere, and end those that are there."""
+        self.target = target
+        self._do(self._reset)
+
+    # --- inside
+
+    def _do(self, work: Callable[[], Awaitable[None]]) -> None:
+        asyncio.run_coroutine_threadsafe(_awaited(work), self._loop).result(10)
+
+    def _flow(self, forward: bool, backward: bool) -> None:
+        async def change() -> None:
+            async with self._changed:
+                self._forward, self._backward = forward, backward
+                self._changed.notify_all()
+
+        self._do(change)
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        self._changed = asyncio.Condition()
+        self._over = asyncio.Event()
+        server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+        await self._reset()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(self) -> None:
+        self._over.set()
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        if self.refusing:
+            await self._reset()
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            self._abort(writer)
+            return
+        self._writers.add(far_writer)
+        ways = (self._carry(reader, far_writer, "_forward"), self._carry(far_reader, writer, "_backward"))
+        try:
+            await asyncio.gather(*ways)
+        finally:
+            for one in (writer, far_writer):
+                self._abort(one)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(PIECE):
+                async with self._changed:
+                    await self._changed.wait_for(lambda: getattr(self, way))
+                writer.write(data)
+                await writer.drain()
+        self._abort(writer)
+
+    async def _reset(self) -> None:
+        for writer in list(self._writers):
+            self._abort(writer)
+
+    def _abort(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        sock = writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        writer.transport.abort()
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
