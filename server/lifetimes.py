@@ -204,20 +204,19 @@ class Lifetimes:
                 continue
             if reader.index < 0 or reader.cursor != feed.ring.head:
                 continue  # bytes are on their way, or it takes none; a cursor must not run ahead of them
-            # A cursor must not go back behind an event that this reader has.
-            behind = self._mark(feed.channel.name) < feed.ring.before(feed.ring.head)
+            behind = feed.ring.before(feed.ring.head) > self._mark(feed.channel.name)
             key = (feed.channel, feed.encoding, behind)
             beat = beats.get(key)
             if beat is None:
-                content = COMMENT_HEARTBEAT if behind else self._beat(feed.channel)
-                beat = beats[key] = feed.encoding.wrap(content)
+                beat = beats[key] = feed.encoding.wrap(self._beat(feed.channel, behind=behind))
             self.heartbeats += 1
             self._broadcaster.heartbeat(reader, beat)
 
-    def _beat(self, channel: Channel) -> bytes:
+    def _beat(self, channel: Channel, *, behind: bool) -> bytes:
+        """`behind`: the relay's present is before an event that the reader has. A cursor must not go back."""
         style = channel.policy.heartbeat_style
         if style == "event":
             return b'event: heartbeat\ndata: {"ts":%.3f}\n\n' % time.time()
-        if style == "cursor":
+        if style == "cursor" and not behind:
             return COMMENT_HEARTBEAT + cursor_block(format_id(channel.epoch, self._mark(channel.name)))
         return COMMENT_HEARTBEAT

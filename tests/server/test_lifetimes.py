@@ -217,6 +217,17 @@ def test_each_style_has_its_form(with_timer: WithTimer, style: str, form: bytes)
     with_timer(check)
 
 
+def test_a_cursor_never_goes_back_behind_an_event_that_the_reader_has(with_timer: WithTimer) -> None:
+    def check(timer: Timer) -> None:
+        reader = timer.reader(channel(heartbeat_seconds=8.0, heartbeat_style="cursor"))
+        reader.feed.publish(b"id: x\ndata: x\n\n", MARK + 1)
+        reader.cursor = reader.feed.ring.head
+        timer.pass_time(20)
+        assert {beat for _, _, beat in timer.out.beats} == {b":\n"}
+
+    with_timer(check)
+
+
 def test_channels_with_different_intervals_have_wheels_of_their_own(with_timer: WithTimer) -> None:
     def check(timer: Timer) -> None:
         quick, slow = (timer.reader(channel(heartbeat_seconds=seconds)) for seconds in (2.0, 8.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from server.notify import STATUS_SECONDS, Notifier
 
 
-class Manager:
+class NotifySocket:
     """The other end of `$NOTIFY_SOCKET`."""
 
     def __init__(self, address: str) -> None:
@@ -31,8 +32,8 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    made = Manager(str(tmp_path / "notify"))
+def systemd(tmp_path: Path) -> Iterator[NotifySocket]:
+    made = NotifySocket(str(tmp_path / "notify"))
     yield made
     made.socket.close()
 
@@ -46,38 +47,38 @@ def notifier(tmp_path: Path) -> Iterator[Notifier]:
     made.close()
 
 
-def test_nothing_is_said_before_it_serves(manager: Manager, notifier: Notifier) -> None:
+def test_nothing_is_said_before_it_serves(systemd: NotifySocket, notifier: Notifier) -> None:
     for now in range(100):
         notifier.beat(float(now))
-    assert manager.heard() == []
+    assert systemd.heard() == []
     notifier.ready()
-    assert manager.heard() == [["READY=1", "STATUS=some state"]]
+    assert systemd.heard() == [["READY=1", "STATUS=some state"]]
 
 
-def test_a_beat_is_sent_at_half_of_the_watchdogs_interval(manager: Manager, notifier: Notifier) -> None:
+def test_a_beat_is_sent_at_half_of_the_watchdogs_interval(systemd: NotifySocket, notifier: Notifier) -> None:
     notifier.ready()
-    manager.heard()
+    systemd.heard()
     times = []
     for tick in range(400, 480):
         notifier.beat(tick / 4)
-        times += [tick / 4 for said in manager.heard() if said == ["WATCHDOG=1", "STATUS=some state"]]
+        times += [tick / 4 for said in systemd.heard() if said == ["WATCHDOG=1", "STATUS=some state"]]
     assert times == [100 + 2 * number for number in range(10)]
 
 
-def test_beats_go_on_while_it_stops_and_end_with_it(manager: Manager, notifier: Notifier) -> None:
+def test_beats_go_on_while_it_stops_and_end_with_it(systemd: NotifySocket, notifier: Notifier) -> None:
     notifier.ready()
     notifier.beat(100.0)
-    manager.heard()
+    systemd.heard()
     notifier.stopping(40.5)
     notifier.beat(102.0)
-    assert manager.heard() == [
+    assert systemd.heard() == [
         ["STOPPING=1", "STATUS=some state", "EXTEND_TIMEOUT_USEC=40500000"],
         ["WATCHDOG=1", "STATUS=some state"],
     ]
     notifier.close()
     notifier.beat(104.0)
     notifier.ready()
-    assert manager.heard() == []
+    assert systemd.heard() == []
 
 
 @pytest.mark.parametrize(
@@ -86,36 +87,36 @@ def test_beats_go_on_while_it_stops_and_end_with_it(manager: Manager, notifier: 
     ids=["none", "empty", "not a number", "another process's"],
 )
 def test_without_a_watchdog_of_its_own_only_the_status_is_kept_up(
-    manager: Manager, tmp_path: Path, watchdog: dict[str, str]
+    systemd: NotifySocket, tmp_path: Path, watchdog: dict[str, str]
 ) -> None:
     notifier = Notifier(lambda: "s", {"NOTIFY_SOCKET": str(tmp_path / "notify")} | watchdog)
     notifier.ready()
-    manager.heard()
+    systemd.heard()
     for tick in range(100, 200):
         notifier.beat(float(tick))
-    assert len(manager.heard()) == 100 / STATUS_SECONDS
+    assert len(systemd.heard()) == 100 / STATUS_SECONDS
     notifier.close()
 
 
-def test_a_watchdog_of_this_very_process_is_fed(manager: Manager, tmp_path: Path) -> None:
+def test_a_watchdog_of_this_very_process_is_fed(systemd: NotifySocket, tmp_path: Path) -> None:
     own = {"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid())}
     notifier = Notifier(lambda: "s", {"NOTIFY_SOCKET": str(tmp_path / "notify")} | own)
     notifier.ready()
-    manager.heard()
+    systemd.heard()
     for tick in range(100, 110):
         notifier.beat(float(tick))
-    assert len(manager.heard()) == 10
+    assert len(systemd.heard()) == 10
     notifier.close()
 
 
 def test_an_abstract_address_begins_with_an_at_sign() -> None:
     name = f"ringcast-test-{os.getpid()}"
-    manager = Manager(f"\0{name}")
+    systemd = NotifySocket(f"\0{name}")
     notifier = Notifier(lambda: "s", {"NOTIFY_SOCKET": f"@{name}"})
     notifier.ready()
-    assert manager.heard() == [["READY=1", "STATUS=s"]]
+    assert systemd.heard() == [["READY=1", "STATUS=s"]]
     notifier.close()
-    manager.socket.close()
+    systemd.socket.close()
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative", "/nowhere/at/all", "/" + "x" * 200])
@@ -128,16 +129,16 @@ def test_an_address_that_is_of_no_use_breaks_nothing(address: str) -> None:
     notifier.close()
 
 
-def test_what_a_full_queue_refused_is_said_with_the_next_beat(manager: Manager, notifier: Notifier) -> None:
+def test_what_a_full_queue_refused_is_said_with_the_next_beat(systemd: NotifySocket, notifier: Notifier) -> None:
     """The manager is busy: waiting for it would stop the loop, and a lost READY would be a start that never ends."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
         others.setblocking(False)
-        with pytest.raises(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
-                others.sendto(b"STATUS=busy", manager.socket.getsockname())
+                others.sendto(b"STATUS=busy", systemd.socket.getsockname())
         notifier.ready()
         notifier.beat(100.0)
-        assert all(said == ["STATUS=busy"] for said in manager.heard())
+        assert all(said == ["STATUS=busy"] for said in systemd.heard())
     notifier.beat(100.25)
     notifier.beat(100.5)
-    assert manager.heard() == [["READY=1", "WATCHDOG=1", "STATUS=some state"]]
+    assert systemd.heard() == [["READY=1", "WATCHDOG=1", "STATUS=some state"]]
