@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test lint format bench bench-quick lock clean
+.PHONY: run setup test faults lint format bench bench-quick lock clean
 
 run: .venv/run-ready
 	$(BIN)/python -m server serve
@@ -12,6 +12,11 @@ setup: .venv/dev-ready
 test: .venv/dev-ready tests/clients/node/node_modules/.package-lock.json
 	tests/install-tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every fault twenty times, each time with another seed; about an hour and a half.
+faults: .venv/dev-ready
+	tests/install-tools
+	RINGCAST_FAULT_ROUNDS=20 $(BIN)/python -m pytest -n 2 tests/faults
 
 lint: .venv/dev-ready
 	$(BIN)/ruff check .

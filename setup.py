@@ -11,7 +11,7 @@ setup(
     packages=find_packages(include=["server", "server.*", "handlers", "handlers.*", "config", "config.*", "ringcast"]),
     package_data={
         "handlers.console": ["*.html", "*.js", "*.css", "*.svg"],
-        "config": ["*.yaml", "*.example"],
+        "config": ["*.yaml", "*.example", "nginx/*.conf", "nginx/ringcast/*.conf"],
         "server.relay": ["lua/*.lua"],
     },
     install_requires=[

@@ -99,7 +99,7 @@ class RedisPublisher:
     ) -> tuple[str, ...] | None:
         """The ids; None if the log has turned."""
         log = self._log
-        epoch = self._redis.hget(log.facts, "epoch")
+        epoch: Any = self._redis.hget(log.facts, "epoch")
         if epoch is None:  # no node has opened the channel yet
             epoch = self._call("open", [log.facts, log.stream], [new_epoch(), "", 0, 0, 0, 0])[0]
         text = epoch.decode()

@@ -263,7 +263,8 @@ def test_every_file_that_is_no_module_is_installed_too() -> None:
     for folder in (ROOT / layer for layer in LAYERS):
         for path in folder.rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
-                package = ".".join(path.parent.relative_to(ROOT).parts)
+                folder_of = next(parent for parent in path.parents if (parent / "__init__.py").exists())
+                package = ".".join(folder_of.relative_to(ROOT).parts)
                 assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
 
 

@@ -115,7 +115,10 @@ class Relay(Protocol):
 
     durability: str
     shared: bool  # True if other nodes append to the logs, and may be ahead
-    board: Board | None  # what nodes tell each other beside events, where there are others
+
+    @property
+    def board(self) -> Board | None:
+        """What nodes tell each other beside events; None where there are no others."""
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an

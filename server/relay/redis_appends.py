@@ -118,7 +118,7 @@ class Appends:
     async def _connected(self) -> None:
         """See that there is a connection: what fails here has not been sent."""
         if isinstance(self._client, Redis):
-            pool = self._client.connection_pool
+            pool: Any = self._client.connection_pool
             await pool.release(await pool.get_connection())
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:

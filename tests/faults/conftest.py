@@ -1,7 +1,11 @@
-"""Servers for the tests of faults: the same as for attacks."""
+"""Servers for the tests of faults: the same as for attacks.
+
+`make faults` runs each of them twenty times (RINGCAST_FAULT_ROUNDS), each round with another seed.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +14,21 @@ from tests.harness.process import Node
 from tests.threats.conftest import finish, start
 
 __all__ = ["start"]
+
+
+ROUNDS = int(os.environ.get("RINGCAST_FAULT_ROUNDS", "1"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test as many times as there are rounds."""
+    metafunc.fixturenames.append("round_number")
+    metafunc.parametrize("round_number", range(ROUNDS), ids=[f"round {number + 1}" for number in range(ROUNDS)])
+
+
+@pytest.fixture
+def seed(round_number: int) -> int:
+    """What a test draws its moments from."""
+    return 22 + round_number
 
 
 @pytest.fixture(scope="module")

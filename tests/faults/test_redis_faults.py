@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.witnesses import Attempt, Scene
-from tests.harness.process import Node, wait_until
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
 from tests.threats.conftest import finish
+from tests.threats.tokens import signed
 
 EVENTS = "/channels/main/events"
 KEPT = {"appendonly": "yes", "appendfsync": "always"}
@@ -86,10 +87,10 @@ def gap_reasons(scene: Scene) -> set[str]:
     return {json.loads(entry.id)["reason"] for log in scene.history.seen.values() for entry in log if entry.gap}
 
 
-def test_a_redis_that_is_killed_and_kept_everything_costs_nothing(site: Start) -> None:
+def test_a_redis_that_is_killed_and_kept_everything_costs_nothing(site: Start, seed: int) -> None:
     """FLT-02, appendfsync always: no acknowledged event is lost and no gap is declared."""
     one = site(options=KEPT)
-    rng = random.Random(2)
+    rng = random.Random(seed)
     with Scene(*one.ports) as scene:
         for _ in range(2):
             scene.wait_for(rng.randrange(30, 90))
@@ -185,6 +186,24 @@ def test_a_partition_that_nothing_tells_of_is_noticed_and_heals_without_loss(sit
         scene.wait_for(30)
     assert scene.history.problems() == []
     assert gap_reasons(scene) == set()
+
+
+def test_a_revocation_reaches_a_node_that_was_cut_off_as_soon_as_it_is_back(site: Start) -> None:
+    """S27."""
+    one = site(jwt_secret=TOKEN_SECRET)
+    reader = f"Bearer {signed({'mercure': {'subscribe': ['*']}, 'sub': 'alice'})}"
+    operator = f"Bearer {signed({'ringcast': {'operate': True}})}"
+    with Attempt(one.nodes[1].port, EVENTS, Authorization=reader) as stream:
+        assert stream.next_event(5).type == "hello"
+        one.proxies[1].hold()
+        one.wait_ready(True, False)
+        body = json.dumps({"subject": "alice"})
+        headers = {"Authorization": operator, "Content_Type": "application/json"}
+        assert one.nodes[0].request("POST", "/revocations", body, **headers)[0] == 200
+        assert one.nodes[0].get(EVENTS, Authorization=reader)[0] == 401
+        one.proxies[1].heal()
+        assert stream.next_event(8).type == "revoked"
+        assert one.nodes[1].get(EVENTS, Authorization=reader)[0] == 401
 
 
 def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) -> None:

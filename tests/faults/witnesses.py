@@ -72,7 +72,7 @@ class Publisher:
             self.connection.request("POST", "/channels/main/events", body, headers)
             answer = self.connection.getresponse()
             answer.read()
-            return {200: "ok", 504: "unknown"}.get(answer.status, "fail")
+            return {200: "ok", 502: "unknown", 504: "unknown"}.get(answer.status, "fail")
         except (OSError, http.client.HTTPException):
             if self.connection is not None:
                 self.connection.close()

@@ -48,8 +48,6 @@ def make_certificate(folder: Path) -> Certificate:
     made = Certificate(folder / "fullchain.pem", folder / "privkey.pem")
     made.chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return made

@@ -14,7 +14,6 @@ from tests.conftest import StartNode
 from tests.harness.process import Node
 from tests.nginx.proxy import Nginx
 
-
 __all__ = ["chromium"]
 
 

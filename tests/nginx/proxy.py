@@ -1,8 +1,9 @@
 """A real nginx with the configuration that is shipped, in a scratch folder and on a free port.
 
 Everything of config/nginx is used as it is, but for what a test cannot have: ports, paths, names, the size of a real
-machine. Each such text has to be there exactly as it is replaced here, so that a change of it is noticed. Beside the port
-for TLS and HTTP/2 (`port`) there is one without (`plain_port`), for clients of other tests. nginx is ended by its id.
+machine. Each such text has to be there exactly as it is replaced here, so that a change of it is noticed. Beside the
+port for TLS and HTTP/2 (`port`) there is one without (`plain_port`), for clients of other tests. nginx is ended by its
+id.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from tests.nginx.certificate import make_certificate
 SHIPPED = ROOT / "config" / "nginx"
 WORKERS = 2
 SERVERS = """\
-    server unix:/run/ringcast/8001/http.sock max_fails=1 fail_timeout=2s;
-    server unix:/run/ringcast/8002/http.sock max_fails=1 fail_timeout=2s;
+    server unix:/run/ringcast/8001/http.sock max_fails=0;
+    server unix:/run/ringcast/8002/http.sock max_fails=0;
 """
 # What a module of nginx was built to use is not ours to write to.
 SCRATCH = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 class Nginx:
-    """`nodes` are addresses as nginx has them (`unix:PATH`, `HOST:PORT`). `changes` are replaced too, text by text; each
-    must be found once."""
+    """`nodes` are addresses as nginx has them (`unix:PATH`, `HOST:PORT`). `changes` are replaced too, text by text;
+    each must be found once."""
 
     def __init__(self, folder: Path, nodes: Sequence[str], changes: Mapping[str, str] | None = None) -> None:
         self.folder = folder / "nginx"
@@ -55,7 +56,7 @@ class Nginx:
 
     def _settle(self, nodes: Sequence[str]) -> None:
         scratch = "\n".join(f"{name}_temp_path {self.folder / name};" for name in SCRATCH)
-        servers = "\n".join(f"    server {node} max_fails=1 fail_timeout=2s;" for node in nodes)
+        servers = "\n".join(f"    server {node} max_fails=0;" for node in nodes)
         self.change(
             {
                 "user www-data;": "user root;" if os.geteuid() == 0 else "",

@@ -113,7 +113,7 @@ def test_a_page_of_another_origin_comes_back_from_an_outage_too(
     """X01: the 200 that asks it back is readable for it only with nginx's own CORS headers."""
     settings = {"allowed_origins": shared_node.url, "retry_min_ms": 100, "retry_max_ms": 200}
     node = Node(tmp_path, socket=tmp_path / "late.sock", **settings)
-    listed = {'#"https://app.example" $http_origin;': f'"{shared_node.url}" $http_origin;'}
+    listed = {'#"https://app.example" "https://app.example";': f'"{shared_node.url}" "{shared_node.url}";'}
     front = nginx(node, changes=SOON | listed)
     listener = Source(page(shared_node.url), front.url + HUB, "unavailable", with_credentials=True)
     listener.wait_for("unavailable", 2)

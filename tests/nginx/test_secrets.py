@@ -15,7 +15,14 @@ from tests.nginx.proxy import Nginx
 from tests.threats.tokens import signed
 
 CANARY = "CANARYxQz"
-PATHS = ("/channels/main/events", "/.well-known/mercure", "/channels/NOT-A-NAME/events", "/nowhere", "/health", "/stats")
+PATHS = (
+    "/channels/main/events",
+    "/.well-known/mercure",
+    "/channels/NOT-A-NAME/events",
+    "/nowhere",
+    "/health",
+    "/stats",
+)
 
 
 def requests(token: str) -> list[bytes]:
@@ -72,7 +79,10 @@ def check_silent(front: Nginx, *secrets: str) -> None:
         if path.is_file():
             text = path.read_bytes().lower()
             for secret in secrets:
-                assert secret.lower().encode() not in text, (path, [line for line in text.split(b"\n") if secret in str(line)])
+                assert secret.lower().encode() not in text, (
+                    path,
+                    [line for line in text.split(b"\n") if secret in str(line)],
+                )
     assert len(front.access()) > 200
 
 

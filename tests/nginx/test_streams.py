@@ -99,10 +99,11 @@ def test_the_node_is_told_the_client_and_the_host_and_nothing_made_up(scripted: 
     assert "connection" not in headers
 
 
-def test_a_health_check_without_a_host_is_answered(shared_front: Nginx) -> None:
-    """Load balancers ask by HTTP/1.0."""
+def test_a_health_check_without_a_host_is_answered(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+    """Load balancers ask by HTTP/1.0; the node is asked under the server's own name."""
+    front = nginx(socket_node(jwt_secret="a secret of at least thirty-two bytes"))
     raw = b"GET /ready HTTP/1.0\r\n\r\n"
-    with Stream(shared_front.port, "/ready", connection=shared_front.connect(), request=raw) as ready:
+    with Stream(front.port, "/ready", connection=front.connect(), request=raw) as ready:
         assert ready.status == 200
 
 

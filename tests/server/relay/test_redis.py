@@ -376,6 +376,19 @@ def test_an_entry_that_is_not_ours_is_skipped_counted_and_declared(redis: RedisS
     with_seats(redis, 1, check)
 
 
+def test_keys_and_ids_of_any_characters_stay_where_they_belong(redis: RedisServer) -> None:
+    """S45."""
+
+    async def check(nodes: list[Seat]) -> None:
+        for number, text in enumerate(("a}b{c", "{x}", "* ? [", "'\" .. redis.call", "é")):
+            first = await nodes[0].relay.append("main", [event("x", f"id {text}")], key(text, scope=text))
+            again = await nodes[0].relay.append("main", [event("x", f"id {text}")], key(text, scope=text))
+            assert (again.ids, again.replayed) == (first.ids, True)
+            assert len(await nodes[0].relay.find("main", f"id {text}")) == 1, number
+
+    with_seats(redis, 1, check)
+
+
 def test_without_enough_replicas_nothing_is_acknowledged(redis: RedisServer) -> None:
     async def check(nodes: list[Seat]) -> None:
         with pytest.raises(RelayUnavailable, match="replicas"):
