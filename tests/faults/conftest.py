@@ -21,8 +21,15 @@ ROUNDS = int(os.environ.get("RINGCAST_FAULT_ROUNDS", "1"))
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each test as many times as there are rounds."""
-    metafunc.fixturenames.append("round_number")
-    metafunc.parametrize("round_number", range(ROUNDS), ids=[f"round {number + 1}" for number in range(ROUNDS)])
+    if ROUNDS > 1:
+        metafunc.fixturenames.append("round_number")
+        metafunc.parametrize("round_number", range(ROUNDS))
+
+
+@pytest.fixture
+def round_number() -> int:
+    """The only round, unless there are more."""
+    return 0
 
 
 @pytest.fixture
