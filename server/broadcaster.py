@@ -259,6 +259,8 @@ class Broadcaster:
 
     def _sweep(self, feed: Feed, deadline: float) -> bool:
         """Write to readers from `feed.at` on until all are at the head (True) or the slice is over (False)."""
+        if len(feed.readers) == 1 and self._sweep_one(feed):
+            return True
         write = os.write
         ring = feed.ring
         wrap = feed.encoding.wrap
@@ -308,6 +310,29 @@ class Broadcaster:
         self.count.writes += writes
         self._relieve(feed)
         return feed.left <= 0
+
+    def _sweep_one(self, feed: Feed) -> bool:
+        """The sweep of a feed of one reader, of which there may be thousands; False if it takes more than one write."""
+        reader, ring = feed.readers[0], feed.ring
+        cursor = reader.cursor
+        if cursor == ring.head:
+            feed.left = 0
+            return True
+        joined, end = ring.span(cursor, self.span_bytes)
+        data = feed.encoding.wrap(joined)
+        try:
+            sent = os.write(reader.fd, data)
+        except OSError:  # also one that takes nothing now: the sweep deals with it
+            return False
+        reader.cursor = end
+        self.count.delivered += end - cursor
+        self.count.writes += 1
+        if sent != len(data):
+            self._stall(reader, data, sent, ring.position(end - 1))
+        elif end == ring.head:
+            feed.left = 0
+            return True
+        return False
 
     # --- one reader
     # ----------------------------------------------------------------------------------------------------------
@@ -385,9 +410,18 @@ class Broadcaster:
         return self.write(reader, feed.encoding.wrap(gap), last_dropped)
 
     def heartbeat(self, reader: Reader, data: bytes) -> None:
-        """Write a heartbeat to a reader that is neither stalled nor replaying."""
-        if reader.index >= 0:
-            self.write(reader, data, self._reader_position(reader))
+        """Write a heartbeat to a reader, unless it takes none now."""
+        if reader.index < 0:
+            return
+        try:
+            sent = os.write(reader.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close(reader)
+            return
+        if sent != len(data):
+            self._stall(reader, data, sent, self._reader_position(reader))
 
     def _reader_position(self, reader: Reader) -> int:
         return reader.feed.ring.before(reader.cursor)

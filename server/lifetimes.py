@@ -23,6 +23,7 @@ from collections.abc import Callable
 from server.broadcaster import Broadcaster
 from server.channel import Channel
 from server.endings import IDLE, MAX_AGE, SLOW
+from server.feed import Feed
 from server.frames import COMMENT_HEARTBEAT, Encoding, cursor_block
 from server.ids import format_id
 from server.logs import get_logger
@@ -188,29 +189,35 @@ class Lifetimes:
         return True
 
     def _visit(self, wheel: Wheel, now: float) -> None:
+        horizon = now + wheel.seconds + self.tick_seconds
         beats: dict[tuple[Channel, Encoding, bool], bytes] = {}
+        last: Feed | None = None
         for reader in wheel.turn():
             if reader.fd < 0:
                 continue
             feed = reader.feed
-            policy = feed.channel.policy
-            if self._end_if_idle(reader, now):
+            if feed is not last:  # readers of one feed often come one after the other
+                last, head, policy = feed, feed.ring.head, feed.channel.policy
+                idle_seconds, recent_seconds = policy.idle_seconds, policy.heartbeat_seconds * RECENT_SHARE
+                beat = self._beat_of(feed, beats) if policy.heartbeat_seconds else b""
+            since = max(feed.last_event, reader.opened)
+            if idle_seconds and now - since >= idle_seconds and self._end_if_idle(reader, now):
                 continue
-            self._plan(reader, wheel)
-            if (
-                not policy.heartbeat_seconds
-                or now - max(feed.last_event, reader.opened) < policy.heartbeat_seconds * RECENT_SHARE
-            ):
-                continue
-            if reader.index < 0 or reader.cursor != feed.ring.head:
-                continue  # bytes are on their way, or it takes none; a cursor must not run ahead of them
-            behind = feed.ring.before(feed.ring.head) > self._mark(feed.channel.name)
-            key = (feed.channel, feed.encoding, behind)
-            beat = beats.get(key)
-            if beat is None:
-                beat = beats[key] = feed.encoding.wrap(self._beat(feed.channel, behind=behind))
-            self.heartbeats += 1
-            self._broadcaster.heartbeat(reader, beat)
+            if 0.0 < reader.deadline < horizon or (idle_seconds and since + idle_seconds < horizon):
+                self._plan(reader, wheel)
+            # Who is not at the head has bytes on their way, or takes none; a cursor must not run ahead of them.
+            if beat and now - since >= recent_seconds and reader.cursor == head and reader.index >= 0:
+                self.heartbeats += 1
+                self._broadcaster.heartbeat(reader, beat)
+
+    def _beat_of(self, feed: Feed, beats: dict[tuple[Channel, Encoding, bool], bytes]) -> bytes:
+        """The heartbeat of a feed's readers, made once per visit for all feeds that have the same."""
+        behind = feed.ring.before(feed.ring.head) > self._mark(feed.channel.name)
+        key = (feed.channel, feed.encoding, behind)
+        beat = beats.get(key)
+        if beat is None:
+            beat = beats[key] = feed.encoding.wrap(self._beat(feed.channel, behind=behind))
+        return beat
 
     def _beat(self, channel: Channel, *, behind: bool) -> bytes:
         """`behind`: the relay's present is before an event that the reader has. A cursor must not go back."""

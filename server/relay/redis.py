@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from server.event import Event
 from server.ids import new_epoch
@@ -39,7 +39,7 @@ from server.relay.protocol import (
 )
 from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_board import Board
-from server.relay.redis_client import Client, Target, connect, reason_of, script
+from server.relay.redis_client import ERRORS, Client, Target, connect, drop_connections, reason_of, script
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog
 from server.relay.redis_tail import Tail
@@ -277,7 +277,7 @@ class RedisRelay:
             try:
                 await self._tick()
                 self._recovered()
-            except (RedisError, OSError, TimeoutError, RelayUnavailable) as error:
+            except (*ERRORS, RelayUnavailable) as error:
                 self._failed(reason_of(error))
             await asyncio.sleep(max(0.1, began + TICK_SECONDS - time.monotonic()))
 
@@ -327,7 +327,9 @@ class RedisRelay:
             return await self._client.evalsha(wanted.digest, len(keys), *keys, *values)
         except NoScriptError:
             return await self._ask(self._client.eval(wanted.text, len(keys), *keys, *values))
-        except (RedisError, OSError, TimeoutError) as error:
+        except ERRORS as error:
+            if isinstance(error, RuntimeError):
+                await drop_connections(self._client)
             raise RelayUnavailable(reason_of(error)) from error
 
     @staticmethod
@@ -335,7 +337,7 @@ class RedisRelay:
         """What a command answers. Raises RelayUnavailable."""
         try:
             return await answer
-        except (RedisError, OSError, TimeoutError) as error:
+        except ERRORS as error:
             raise RelayUnavailable(reason_of(error)) from error
 
     def _failed(self, reason: str) -> None:

@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from server.event import Event
 from server.logs import get_logger
 from server.relay.idempotency import Receipt
 from server.relay.protocol import Appended, Key, KeyConflict, RelayUnavailable, RelayUncertain
-from server.relay.redis_client import Client, reason_of, script
+from server.relay.redis_client import ERRORS, Client, drop_connections, reason_of, script
 from server.relay.redis_entries import pack
 from server.relay.redis_log import RedisLog
 from server.relay.waiting import Pending, Waiting
@@ -108,8 +108,10 @@ class Appends:
                     return
             kind = RelayUnavailable
         except Exception as error:
-            if not isinstance(error, RedisError | OSError | TimeoutError | RelayUnavailable):
+            if not isinstance(error, (*ERRORS, RelayUnavailable)):
                 logger.exception("append_failed")
+            if isinstance(error, RuntimeError):
+                await drop_connections(self._client)
             reason = reason_of(error)
             self._failed(reason)
         for wait in left:
@@ -127,7 +129,7 @@ class Appends:
         async with self._client.pipeline(transaction=False) as pipe:
             for wait in pending:
                 keys, values = self._arguments(wait)
-                pipe.evalsha(append.digest, len(keys), *keys, *values)
+                pipe.execute_command("EVALSHA", append.digest, len(keys), *keys, *values)  # a cluster's has no evalsha
             if self._terms.replicas:
                 pipe.execute_command("WAIT", self._terms.replicas, self._terms.replicas_ms)
             outcomes = await pipe.execute(raise_on_error=False)

@@ -15,10 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from server.relay.protocol import RelayUnavailable
-from server.relay.redis_client import Client, reason_of
+from server.relay.redis_client import ERRORS, Client, reason_of
 
 NOTICE_SECONDS = 30 * 86_400
 NOTICES_A_READ = 1_000
@@ -76,5 +74,5 @@ class Board:
     async def _ask(answer: Any) -> Any:
         try:
             return await answer
-        except (RedisError, OSError, TimeoutError) as error:
+        except ERRORS as error:
             raise RelayUnavailable(reason_of(error)) from error

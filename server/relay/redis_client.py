@@ -30,6 +30,10 @@ BLOCK_LIMIT_SECONDS = 2.5
 
 Client = Redis | RedisCluster
 
+# What an answer that does not come is raised as. RuntimeError: uvloop's word for a transport that was reset a moment
+# ago, which redis-py lets through.
+ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
+
 
 class Script(NamedTuple):
     """A script's text and the name that Redis knows it by."""
@@ -89,6 +93,12 @@ def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, A
     return master
 
 
+async def drop_connections(client: Client) -> None:
+    """After a RuntimeError: redis-py would give the broken connection out again."""
+    if isinstance(client, Redis):
+        await client.connection_pool.disconnect()
+
+
 def reason_of(error: BaseException) -> str:
     """What to tell a publisher: nothing of addresses or passwords."""
     if isinstance(error, RelayUnavailable):
@@ -103,4 +113,4 @@ def reason_of(error: BaseException) -> str:
     ):
         if sign in text:
             return reason
-    return "redis does not answer" if isinstance(error, RedisError | OSError | TimeoutError) else "the relay failed"
+    return "redis does not answer" if isinstance(error, ERRORS) else "the relay failed"

@@ -16,11 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from server.logs import get_logger
 from server.relay.protocol import RelayUnavailable
-from server.relay.redis_client import BLOCK_LIMIT_SECONDS, BLOCK_SECONDS, Client, Target, connect, reason_of
+from server.relay.redis_client import BLOCK_LIMIT_SECONDS, BLOCK_SECONDS, ERRORS, Client, Target, connect, reason_of
 from server.relay.redis_entries import Raw
 from server.relay.redis_log import RedisLog
 
@@ -77,7 +75,7 @@ class Tail:
                 pipe.xadd(self._marks, {"at": f"{self._sent:.6f}"}, maxlen=8, approximate=False)
                 pipe.expire(self._marks, MARKS_SECONDS)
                 await pipe.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except ERRORS as error:
             raise RelayUnavailable(reason_of(error)) from error
 
     async def begin(self, client: Client) -> None:
@@ -96,7 +94,7 @@ class Tail:
             began = time.monotonic()
             try:
                 await self._follow_connection()
-            except (RedisError, OSError, TimeoutError) as error:
+            except (*ERRORS, RelayUnavailable) as error:
                 logger.warning("tail_broke", reason=reason_of(error), retry_within_seconds=round(wait, 2))
             finally:
                 self._broke(self._logs.values())

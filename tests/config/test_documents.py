@@ -17,6 +17,8 @@ from config.sources import load, variable
 CONFIG = Path(__file__).parents[2] / "config"
 # Shown with an example instead of a default, because the default is nothing.
 EXAMPLES = {
+    "redis_username",
+    "redis_password",
     "socket",
     "trusted_proxies",
     "jwt_secret",

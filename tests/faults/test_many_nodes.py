@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +78,7 @@ def test_a_client_whose_node_was_killed_goes_on_at_another_without_a_gap(nodes: 
         assert stream.next_event(5).type == "hello"
         publish(first, "1")
         cursor = stream.next_event(5).id
-    os.kill(first.pid, signal.SIGKILL)
+    first.kill()
     publish(second, "2")
     with Attempt(second.port, EVENTS, Last_Event_ID=cursor) as stream:
         assert json.loads(stream.next_event(5).data)["complete"] is True

@@ -50,5 +50,10 @@ def lodge(io_loop: IOLoop, own_settings: dict[str, Any]) -> Iterator[Lodge]:
 def app(lodge: Lodge) -> Application:
     """What the plugin serves."""
     return make_application(
-        lodge.surface, lodge.vitals, lodge.node.opener, lodge.connections, console=lodge.settings.console
+        lodge.surface,
+        lodge.vitals,
+        lodge.revoker,
+        lodge.node.opener,
+        lodge.connections,
+        console=lodge.settings.console,
     )

@@ -11,11 +11,13 @@ from config.settings import Settings
 from handlers.cors import Origins
 from handlers.http_connections import HttpConnections, Serve
 from handlers.publish import Publisher
+from handlers.revocations import Revoker
 from handlers.rooms import Rooms
 from handlers.subscribe import Subscriber
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
 from server.auth import Authenticator
+from server.cluster import Cluster
 from server.exchange import Request, Response
 from server.node import Limits, Node
 from server.peers import Peers
@@ -51,7 +53,9 @@ class Lodge:
         publisher = Publisher(self.rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
         self.subscriber = Subscriber(self.rooms)
         self.surface = StreamSurface(self.rooms, self.subscriber, publisher)
-        self.vitals = Vitals(self.node, self.rooms)
+        cluster = Cluster(None, self.node.broadcaster, self.rooms.authenticator.revocations, self.node.presence)
+        self.vitals = Vitals(self.node, cluster, self.rooms)
+        self.revoker = Revoker(cluster, self.rooms)
         self.connections = HttpConnections(
             self.surface,
             lambda stream, address: self.serve(stream, address),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -108,19 +109,19 @@ def test_statistics_are_for_this_machine_and_for_operators(
     for path in ("/stats", "/metrics"):
         asked = request(path, remote=remote, **headers)
         if allowed:
-            assert lodge.vitals.answer(asked).status == 200
+            assert asyncio.run(lodge.vitals.answer(asked)).status == 200
         else:
             with pytest.raises(Refused) as caught:
-                lodge.vitals.answer(asked)
+                asyncio.run(lodge.vitals.answer(asked))
             assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_health_and_readiness_are_for_everybody_and_name_nothing(lodge: Lodge, path: str) -> None:
-    answer = lodge.vitals.answer(request(path, remote="192.0.2.1"))
+    answer = asyncio.run(lodge.vitals.answer(request(path, remote="192.0.2.1")))
     assert answer.status == 200
     assert set(facts(answer)) <= {"status", "uptime_seconds", "ready", "checks"}
 
 
 def test_in_development_mode_this_machine_may_also_ask_through_a_proxy(lodge: Lodge) -> None:
-    assert lodge.vitals.answer(request("/stats", x_forwarded_for="127.0.0.1")).status == 200
+    assert asyncio.run(lodge.vitals.answer(request("/stats", x_forwarded_for="127.0.0.1"))).status == 200

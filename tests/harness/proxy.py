@@ -77,7 +77,10 @@ class Proxy:
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
     async def _serve(self) -> None:
         self._changed = asyncio.Condition()
@@ -86,11 +89,14 @@ class Proxy:
         self._ready.set()
         await self._over.wait()
         server.close()
+        async with self._changed:  # who is held up ends with its connection
+            self._forward = self._backward = True
+            self._changed.notify_all()
         await self._reset()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        await asyncio.sleep(0.01)  # aborted transports close in the loop's next turns
 
     async def _end(self) -> None:
         self._over.set()

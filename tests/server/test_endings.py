@@ -62,7 +62,7 @@ def test_a_delay_can_be_given() -> None:
 
 def test_only_endings_that_are_final_for_a_browser_carry_no_delay() -> None:
     final = {ending.code for ending in ENDINGS.values() if not ending.reconnect}
-    assert final == {"auth_expired", "finished", "unauthorized", "forbidden", "not_found", "bad_request"}
+    assert final == {"auth_expired", "revoked", "finished", "unauthorized", "forbidden", "not_found", "bad_request"}
     assert FINISHED.status == 204  # the one status that keeps an EventSource from coming back without an error
 
 
