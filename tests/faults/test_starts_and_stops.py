@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.witnesses import Attempt
 from tests.harness.process import Node, free_port, wait_until
 from tests.threats.conftest import Start, finish
+from tests.threats.crowd import Crowd
+from tests.threats.wire import request
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -39,9 +40,9 @@ def status_over(path: Path) -> int:
 
 def test_a_successor_takes_the_unix_socket_while_the_old_node_drains_and_keeps_it(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "sock"
-    old = start(socket=path, drain_seconds=2)
-    with Attempt(old.port, "/channels/main/events") as stream:
-        assert stream.next_event(5).type == "hello"
+    old = start(socket=path, drain_seconds=4)
+    with Crowd(old.port, 10, request("GET", "/channels/main/events", Accept="text/event-stream")) as crowd:
+        crowd.wait(lambda: all(b"hello" in member.received for member in crowd.members), 10, "10 streams")
         os.kill(old.pid, signal.SIGTERM)
         wait_until(lambda: not path.exists(), 2, "the old node's socket being gone")
         start(socket=path)
