@@ -55,10 +55,12 @@ class Publisher:
         # An event can reach subscribers before its acknowledgement reaches us.
         self.history.outcomes[number] = "unknown"
         outcome = self._try(number)
+        doubtful = outcome == "unknown"
         while outcome == "unknown" and self.keyed and not self.leaving.is_set():
             time.sleep(0.02)
             outcome = self._try(number)
-        self.history.outcomes[number] = outcome
+        # Refused at a later try is not refused at the first: that one may have been published.
+        self.history.outcomes[number] = "unknown" if doubtful and outcome == "fail" else outcome
         return outcome
 
     def _try(self, number: int) -> str:
