@@ -29,7 +29,7 @@ def run(lab: Lab) -> Outcome:
             lab.trouble.append(("ringcast", str(error)))
             return outcome
     if outcome.runs:
-        outcome.add_figures("ringcast, three nodes", outcome.runs, ["readers", "delivered", "memory_after_kb"])
+        outcome.add_figures("ringcast, three nodes", outcome.runs, ["readers", "delivered", "memory_end_kb"])
         held = sum(run["readers"] for run in outcome.runs) / len(outcome.runs) * NODES
         outcome.check("connections held", held, "", at_least=NODES * readers)
         got = sum(run["delivered"] for run in outcome.runs)
