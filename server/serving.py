@@ -52,7 +52,7 @@ from server.sockets import (
     raise_file_limit,
     remove_unix,
 )
-from server.supervision import supervise
+from server.supervision import cancelled, supervise
 
 FINISH_SECONDS = 5.0
 STOP_SECONDS = 30.0  # what a stop may take beside the drain: thrice FINISH_SECONDS, and a relay that closes slowly
@@ -281,9 +281,7 @@ class Server:
     async def close(self) -> None:
         """End everything, whatever of it was started."""
         self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         await self.door.finish(FINISH_SECONDS)
         await self.surface.finish(FINISH_SECONDS)
         try:

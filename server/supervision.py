@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from server.logs import get_logger
 
@@ -18,6 +18,15 @@ LONGEST_WAIT_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0  # a task that ran this long starts with the short wait again
 
 log = get_logger("supervision")
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end; again and again, for a library may swallow a cancellation."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.5)
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -43,7 +43,7 @@ from server.relay.redis_client import ERRORS, Client, Target, connect, drop_conn
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog
 from server.relay.redis_tail import Tail
-from server.supervision import supervise
+from server.supervision import cancelled, supervise
 
 TICK_SECONDS = 1.0
 DROPPED_A_TICK = 1_000
@@ -375,7 +375,5 @@ class RedisRelay:
         for tail in self._tails:
             tail.stop()
         await self._appends.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._turning.values(), return_exceptions=True)
+        await cancelled((*self._tasks, *self._turning.values()))
         await self._client.aclose()
