@@ -23,6 +23,7 @@ from config.fields import (
     PositiveCount,
     PositiveEvents,
     Seconds,
+    Shards,
     ShortSeconds,
     setting,
 )
@@ -60,6 +61,11 @@ class ChannelPolicySettings(Group):
     retain_seconds: Seconds
     idle_seconds: Seconds
     anonymous: bool
+    shards: Shards = Field(
+        1,
+        description="With Redis: streams that the channel is split into by topic; a node follows those it has readers "
+        "for. Count and bytes are bounded for each at its part.",
+    )
     hello_event: HelloEvent = Field("hello", description="Name of the first event of every stream.")
 
 
@@ -79,6 +85,7 @@ class ChannelSettings(Group):
     retain_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None
     anonymous: bool | None = None
+    shards: Shards | None = None
     hello_event: HelloEvent | None = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
@@ -33,9 +34,12 @@ FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 _NOBODY_ELSES = Retention(0, 0, 0)
 
+Packed = tuple[str, int, str]
+
 
 class RedisPublisher:
-    """Publishes to one channel. A publish is tried for `within_seconds`; its key counts for `key_seconds`."""
+    """Publishes to one channel. A publish is tried for `within_seconds`; its key counts for `key_seconds`. `shards`: as
+    in the nodes' settings; only looked at if no node has opened the channel yet."""
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class RedisPublisher:
         prefix: str = "ringcast",
         within_seconds: float = 60.0,
         key_seconds: float = 120.0,
+        shards: int = 1,
         sleep: Callable[[float], None] = time.sleep,
         **options: Any,
     ) -> None:
@@ -56,7 +61,8 @@ class RedisPublisher:
             protocol=2,
             **options,
         )
-        self._log = RedisLog(channel, prefix, _NOBODY_ELSES)
+        self._log = RedisLog(channel, prefix, _NOBODY_ELSES, shards)
+        self._log_in = partial(RedisLog, channel, prefix, _NOBODY_ELSES)
         self._within_seconds = within_seconds
         self._window_ms = round(key_seconds * 1000)
         self._sleep = sleep
@@ -69,21 +75,20 @@ class RedisPublisher:
         """Publish several events, all or none; their ids. Raises KeyConflict, PublishFailed."""
         if not events:
             return []
-        values: list[str | int] = [len(events)]
-        for event in events:
-            values += pack(event)
-        digest = blake2b("\n".join(map(str, values)).encode(), digest_size=16).hexdigest()
+        packed = [pack(event) for event in events]
+        values = "\n".join([str(len(events)), *(str(value) for one in packed for value in one)])
+        digest = blake2b(values.encode(), digest_size=16).hexdigest()
         receipt_key = self._log.receipt_key("redis", key or uuid4().hex)
-        return list(self._until_appended(events, receipt_key, digest, values))
+        return list(self._until_appended(events, receipt_key, digest, packed))
 
     def _until_appended(
-        self, events: Sequence[Event], receipt_key: str, digest: str, values: Sequence[str | int]
+        self, events: Sequence[Event], receipt_key: str, digest: str, packed: Sequence[Packed]
     ) -> tuple[str, ...]:
         end = time.monotonic() + self._within_seconds
         wait = FIRST_WAIT_SECONDS
         while True:
             try:
-                ids = self._append(events, receipt_key, digest, values)
+                ids = self._append(events, receipt_key, digest, packed)
                 if ids is not None:
                     return ids
                 reason = "the log is turning to a new epoch"
@@ -94,17 +99,26 @@ class RedisPublisher:
             self._sleep(random.uniform(0, wait))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
+    def _epoch(self) -> str:
+        """The epoch that the log is in, and into how many shards it is split: the log decides that, not we."""
+        found: Any = self._redis.hmget(self._log.facts, "epoch", "shards")
+        epoch, shards = found
+        if epoch is None:  # no node has opened the channel yet
+            epoch = self._call("open", self._log.keys, [new_epoch(), "", 0, 0, 0, 0])[1]
+        elif int(shards or 1) != len(self._log.shards):
+            self._log = self._log_in(int(shards or 1))
+        return str(epoch.decode())
+
     def _append(
-        self, events: Sequence[Event], receipt_key: str, digest: str, values: Sequence[str | int]
+        self, events: Sequence[Event], receipt_key: str, digest: str, packed: Sequence[Packed]
     ) -> tuple[str, ...] | None:
         """The ids; None if the log has turned."""
+        text = self._epoch()
         log = self._log
-        epoch: Any = self._redis.hget(log.facts, "epoch")
-        if epoch is None:  # no node has opened the channel yet
-            epoch = self._call("open", [log.facts, log.stream], [new_epoch(), "", 0, 0, 0, 0])[0]
-        text = epoch.decode()
-        keys = [*log.keys, receipt_key]
-        kind, value = self._call("append", keys, [text, 0, 0, self._window_ms, digest, *values])
+        values: list[str | int] = [len(events), len(log.shards)]
+        for event, one in zip(events, packed, strict=True):
+            values += *one, log.places(event)
+        kind, value = self._call("append", [*log.keys, receipt_key], [text, 0, 0, self._window_ms, digest, *values])
         if kind == b"turned":
             return None
         if kind == b"appended":

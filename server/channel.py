@@ -20,8 +20,9 @@ from server.frames import Encoding, cursor_block, gap_frame
 from server.ids import EARLIEST, format_id, parse_id
 from server.index import FeedIndex
 from server.log import Log
-from server.relay.protocol import Entry, Retention
+from server.relay.protocol import Entry, Followed, Retention
 from server.selection import Selection
+from server.shards import Following
 
 MAX_SAME_ID = 100  # looked at for one that may be read, as relays do: a publisher may use one id for all its events
 _RING = Retention(10_000, 64 << 20, 86_400.0)
@@ -59,13 +60,16 @@ class Start(NamedTuple):
 class Channel:
     """See the module's head."""
 
-    __slots__ = ("epoch", "feeds", "index", "log", "name", "policy", "published", "published_bytes", "readers")
+    __slots__ = (
+        "epoch", "feeds", "following", "index", "log", "name", "policy", "published", "published_bytes", "readers",
+    )  # fmt: skip
 
-    def __init__(self, name: str, policy: Policy, epoch: str, log: Log) -> None:
+    def __init__(self, name: str, policy: Policy, epoch: str, log: Log, shards: int = 1) -> None:
         self.name = name
         self.policy = policy
         self.epoch = epoch
         self.log = log
+        self.following = Following(shards)
         self.feeds: dict[tuple[Selection, Encoding], Feed] = {}
         self.index = FeedIndex()
         self.readers = 0
@@ -92,6 +96,7 @@ class Channel:
         if feed is None:
             feed = self.feeds[key] = Feed(self, selection, encoding)
             self.index.add(feed)
+            self.following.enter(feed.shards)
         feed.members += 1
         self.readers += 1
         return feed
@@ -103,6 +108,13 @@ class Channel:
         if not feed.members:
             del self.feeds[feed.selection, feed.encoding]
             self.index.remove(feed)
+            self.following.depart(feed.shards)
+
+    def include(self, followed: Sequence[Followed], now: float) -> None:
+        """Shards that are followed from now on, with what they held before."""
+        for shard, since, recent in followed:
+            self.log.insert(recent)
+            self.following.began(shard, since, now)
 
     def turn(self, epoch: str, log: Log, reason: str, position: int) -> list[Feed]:
         """Go on with another log: each feed's readers are told of the hole up to `position`. The feeds, all of them."""
@@ -137,8 +149,8 @@ class Channel:
 
     def _locate_foreign(self, cursor: str, selection: Selection, floor: int, own_form: bool) -> Start | None:
         """A cursor that is not of this epoch: a publisher's own id, one of another epoch, or anything."""
-        if not own_form and floor < self.log.floor:
-            return None  # the relay may know an earlier one
+        if not own_form and (floor < self.log.floor or self.following.count > 1):
+            return None  # the relay may know an earlier one, or one in a shard that is not followed
         for entry in islice(self.log.with_id(cursor), MAX_SAME_ID):
             if selection.may_read(entry.event):
                 return Start(entry.position, found=True)

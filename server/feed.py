@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.ring import Ring
+from server.shards import shards_for
 
 if TYPE_CHECKING:
     from server.channel import Channel
@@ -40,6 +41,7 @@ class Feed:
         "readers",
         "ring",
         "selection",
+        "shards",
         "since",
         "stalled",
     )
@@ -47,6 +49,7 @@ class Feed:
     def __init__(self, channel: Channel, selection: Selection, encoding: Encoding) -> None:
         self.channel = channel
         self.selection = selection
+        self.shards = shards_for(selection, channel.following.count)
         self.encoding = encoding
         self.ring = Ring()
         self.readers: list[Reader] = []
@@ -59,6 +62,11 @@ class Feed:
         self.dirty = False
         self.since = 0.0  # when the sweep under way began, for the latency metric
         self.last_event = 0.0
+
+    @property
+    def floor(self) -> int:
+        """The position behind which memory may lack events that this feed's readers select."""
+        return max(self.channel.log.floor, self.channel.following.floor(self.shards))
 
     def publish(self, frame: bytes, position: int) -> None:
         """Add a frame for every reader."""

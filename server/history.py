@@ -15,17 +15,27 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 from server.logs import get_logger
 from server.reader import Reader
 from server.relay.protocol import Entry, RelayUnavailable
+from server.shards import ALL, Shards
 
 HISTORY_ENTRIES = 500  # read from the relay at a time
 HISTORY_PAGES = 32
 READS_AT_A_TIME = 4
 
-ReadHistory = Callable[[str, int, int], Awaitable[Sequence[Entry]]]
-Place = tuple[str, int]  # channel and position
+ReadHistory = Callable[[str, int, int, Shards], Awaitable[Sequence[Entry]]]
+
+
+class Place(NamedTuple):
+    """Where a page begins: behind a position of a channel, in these shards."""
+
+    channel: str
+    position: int
+    shards: Shards = ALL
+
 
 _position_of = attrgetter("position")
 
@@ -50,13 +60,12 @@ class History:
         """How many pages are kept now."""
         return len(self._pages)
 
-    def page(self, reader: Reader, channel: str, position: int) -> list[Entry] | None:
-        """The entries after `position`; None if they must be read first: then the reader is woken."""
-        place = (channel, position)
+    def page(self, reader: Reader, place: Place) -> list[Entry] | None:
+        """The entries from there on; None if they must be read first: then the reader is woken."""
         entries = self._pages.get(place)
         if entries is not None:
             self._pages.move_to_end(place)
-            self.taken(reader, channel, position)
+            self.taken(reader, place)
             return entries
         waiting = self._waiting.get(place)
         if waiting is not None:
@@ -67,26 +76,28 @@ class History:
         self._go_on()
         return None
 
-    def keep_rest(self, channel: str, entries: list[Entry], position: int) -> None:
-        """Keep what comes after `position` of a page that a reader takes in several steps: it is not read again."""
+    def keep_rest(self, place: Place, entries: list[Entry], position: int) -> None:
+        """Keep what comes after `position` of the page at `place`, which a reader takes in several steps: it is not
+        read again."""
         rest = entries[bisect_right(entries, position, key=_position_of) :]
         if rest:
-            self._pages[channel, position] = rest
+            self._pages[place._replace(position=position)] = rest
             self._make_room()
 
     def forget(self) -> None:
         """Called now and then: drop what nobody waits for."""
         for place, readers in list(self._woken.items()):
-            readers.difference_update([one for one in readers if one.replay is None or one.replay.position != place[1]])
+            readers.difference_update(
+                [one for one in readers if one.replay is None or one.replay.position != place.position]
+            )
             if not readers:
                 del self._woken[place]
         if not self._waiting and not self._woken:
             self._pages.clear()
         self._go_on()
 
-    def taken(self, reader: Reader, channel: str, position: int) -> None:
+    def taken(self, reader: Reader, place: Place) -> None:
         """The reader, if it was woken for this page, does not need it any more."""
-        place = (channel, position)
         readers = self._woken.get(place)
         if readers is not None:
             readers.discard(reader)
@@ -97,7 +108,7 @@ class History:
     def left(self, reader: Reader) -> None:
         """The reader has gone: what it was woken for is not kept for it."""
         for place in [place for place, readers in self._woken.items() if reader in readers]:
-            self.taken(reader, *place)
+            self.taken(reader, place)
 
     def _go_on(self) -> None:
         while (
@@ -117,10 +128,10 @@ class History:
 
     async def _fetch(self, place: Place) -> None:
         try:
-            entries = list(await self._read(*place, HISTORY_ENTRIES))
+            entries = list(await self._read(place.channel, place.position, HISTORY_ENTRIES, place.shards))
         except Exception as error:
             reason = error.reason if isinstance(error, RelayUnavailable) else repr(error)
-            log.warning("history_not_read", channel=place[0], reason=reason)
+            log.warning("history_not_read", channel=place.channel, reason=reason)
             for reader in self._waiting.pop(place):
                 self._fail(reader)
             return

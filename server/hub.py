@@ -25,6 +25,7 @@ from server.logs import get_logger
 from server.relay.memory import MemoryRelay
 from server.relay.protocol import Appended, Entry, Key, LogState, Relay, RelayUnavailable
 from server.selection import Selection
+from server.shards import shards_for
 
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 ROOM_SECONDS = 5.0  # how long a publish waits for readers' unsent bytes to go down before it is refused
@@ -53,6 +54,7 @@ class Hub:
         self._max_frame_bytes = max_frame_bytes
         self._max_channels = max_channels
         self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._beginning: dict[str, asyncio.Task[None]] = {}
         # The memory relay appends without waiting: publishes then need no coroutine.
         self._append_now = relay.append_now if isinstance(relay, MemoryRelay) else None
 
@@ -88,8 +90,8 @@ class Hub:
             history.append(entry)
         if state.recent:  # older ones may be in the relay's log, and are asked for there
             history.floor = max(history.floor, state.recent[0].position - 1)
-        channel = self.channels[name] = Channel(name, policy, state.epoch, history)
-        log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history))
+        channel = self.channels[name] = Channel(name, policy, state.epoch, history, state.shards)
+        log.info("channel_opened", channel=name, epoch=state.epoch, entries=len(history), shards=state.shards)
         return channel
 
     # --- the way of an event
@@ -143,29 +145,61 @@ class Hub:
 
     def locate(self, channel: Channel, cursor: str | None, last: int, selection: Selection) -> Start | None:
         """Where a stream starts; None if the relay has to be asked (`find`)."""
+        shards = shards_for(selection, channel.following.count)
+        if channel.following.missing(shards):
+            return None
         if cursor is None:
             return Start(channel.log.head, last=last) if last else Start(None)
-        start = channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+        floor = self.relay.floor(channel.name, shards)
+        start = channel.locate(cursor, selection, floor, self.relay.mark(channel.name))
         if self.relay.shared and start is not None and start.gap in ("future", "epoch"):
             return None  # another node may be ahead of this one
         return start
 
-    async def find(self, channel: Channel, cursor: str, selection: Selection) -> Start:
-        """Where a stream starts whose cursor this node does not know: one of another node that is ahead, or a
-        publisher's own id that memory does not hold."""
+    async def find(self, channel: Channel, cursor: str | None, last: int, selection: Selection) -> Start:
+        """Where a stream starts that needs shards which are not followed yet, or whose cursor this node does not know:
+        one of another node that is ahead, or a publisher's own id that memory does not hold. Raises
+        RelayUnavailable."""
+        shards = shards_for(selection, channel.following.count)
+        while missing := channel.following.missing(shards):
+            await self._follow(channel, missing)
+        start = self.locate(channel, cursor, last, selection)
+        if start is not None or cursor is None:
+            assert start is not None
+            return start
         parsed = parse_id(cursor)
         if parsed is not None:
             await self.relay.reach(channel.name, *parsed)
-            start = channel.locate(cursor, selection, self.relay.floor(channel.name), self.relay.mark(channel.name))
+            floor = self.relay.floor(channel.name, shards)
+            start = channel.locate(cursor, selection, floor, self.relay.mark(channel.name))
             assert start is not None
             return start
         for entry in await self.relay.find(channel.name, cursor):
             if selection.may_read(entry.event):
                 return Start(entry.position, found=True)
-        return channel.lost(self.relay.floor(channel.name))
+        return channel.lost(self.relay.floor(channel.name, shards))
+
+    async def _follow(self, channel: Channel, shards: Sequence[int]) -> None:
+        """Follow shards of a channel; one call at a time, for whoever waits. Some may be followed by then, not all."""
+        task = self._beginning.get(channel.name)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._begin_to_follow(channel, shards))
+            self._beginning[channel.name] = task
+            task.add_done_callback(lambda _: self._beginning.pop(channel.name))
+        await asyncio.shield(task)
+
+    async def _begin_to_follow(self, channel: Channel, shards: Sequence[int]) -> None:
+        assert self.relay.splitter is not None
+        recent = max(1, channel.policy.ring.events // channel.following.count)
+        channel.include(await self.relay.splitter.follow(channel.name, shards, recent), time.monotonic())
+        log.info("shards_followed", channel=channel.name, shards=shards)
 
     def expire(self) -> None:
-        """Called now and then: drop what is over age from memory."""
+        """Called now and then: drop what is over age from memory, and shards that nobody reads."""
         now = time.time()
         for channel in self.channels.values():
             channel.log.expire(now)
+            given_up = channel.following.give_up(time.monotonic())
+            if given_up and self.relay.splitter is not None:
+                self.relay.splitter.unfollow(channel.name, given_up)
+                log.info("shards_given_up", channel=channel.name, shards=given_up)

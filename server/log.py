@@ -11,7 +11,8 @@ is one pointer beside its frame.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from server.relay.protocol import Entry, Retention
 
@@ -50,6 +51,16 @@ class Log:
             bound.bytes and self.bytes > bound.bytes and len(self) > 1
         ):
             self._drop()
+
+    def insert(self, entries: Sequence[Entry]) -> None:
+        """Add entries among those that are there, in order, but for what they already are or the floor has passed."""
+        known = set(self._positions[self._start :])
+        older = [entry for entry in entries if entry.position > self.floor and entry.position not in known]
+        whole = sorted([*self.after(self.floor, len(self)), *older], key=attrgetter("position"))
+        self.bytes = self._start = 0
+        self._entries, self._positions, self._ids = [], [], {}
+        for entry in whole:
+            self.append(entry)
 
     def expire(self, now: float) -> None:
         """Drop what is older than the bound of age. `now` is in seconds since 1970."""

@@ -86,7 +86,7 @@ class Opener:
 
     async def find(self, wanted: Subscription) -> Start:
         """Where the stream starts, by asking the relay. Raises RelayUnavailable."""
-        return await self._hub.find(wanted.channel, wanted.cursor or "", wanted.selection)
+        return await self._hub.find(wanted.channel, wanted.cursor, wanted.last, wanted.selection)
 
     def open(self, fd: int, wanted: Subscription, start: Start) -> None:
         """Write head and first block into the non-blocking socket `fd`, which is the reader's from now on: whatever

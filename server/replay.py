@@ -21,10 +21,11 @@ from typing import NamedTuple, Protocol
 from server.endings import UNAVAILABLE, Ending
 from server.feed import Feed
 from server.frames import cursor_block, gap_frame
-from server.history import History, ReadHistory
+from server.history import History, Place, ReadHistory
 from server.ids import format_id
 from server.reader import Reader
 from server.relay.protocol import Entry
+from server.shards import Shards
 
 SCAN_ENTRIES = 2_000  # the most that are looked at in one step
 STEP_SECONDS = 0.001  # the longest look at the log in one step; the clock is asked after each entry (0.05 us)
@@ -32,6 +33,9 @@ STEP_SECONDS = 0.001  # the longest look at the log in one step; the clock is as
 # `span_bytes`, readers that come back each with its own cursor and read slowly would hold a quarter of a megabyte each.
 PAGE_BYTES = 1 << 16
 BUILT_PAGES = 64
+
+
+FloorOf = Callable[[str, Shards], int]
 
 
 class Page(NamedTuple):
@@ -80,7 +84,7 @@ class Out(Protocol):
 class Replayer:
     """See the module's head. `mark` and `floor` are the relay's, by channel name."""
 
-    def __init__(self, out: Out, history: ReadHistory, mark: Callable[[str], int], floor: Callable[[str], int]) -> None:
+    def __init__(self, out: Out, history: ReadHistory, mark: Callable[[str], int], floor: FloorOf) -> None:
         self._out = out
         self._mark = mark
         self._floor = floor
@@ -157,16 +161,20 @@ class Replayer:
     def _go_back(replay: Replay, feed: Feed, deadline: float) -> None:
         """Go back over what memory holds, newest first, until enough was selected or `deadline` comes."""
         wants = feed.selection.wants
-        log = feed.channel.log
-        entries = log.before(replay.position, SCAN_ENTRIES)
+        floor = feed.floor
+        entries = feed.channel.log.before(replay.position, SCAN_ENTRIES)
         for entry in entries:
+            if entry.position <= floor:
+                break
             replay.back -= wants(entry.event)
             replay.position = entry.position - 1
             if not replay.back or time.monotonic() > deadline:
                 return
-        if len(entries) < SCAN_ENTRIES:
-            replay.back = 0
-            replay.position = log.floor
+        else:
+            if len(entries) == SCAN_ENTRIES:
+                return
+        replay.back = 0
+        replay.position = floor
 
     def _declare(self, replay: Replay, feed: Feed, to: int) -> bytes:
         assert replay.gap is not None
@@ -190,19 +198,20 @@ class Replayer:
         channel = feed.channel
         page = self._built.get((feed, position))
         if page is not None and (page.full or page.next == channel.log.head):
-            self.history.taken(reader, channel.name, position)
+            self.history.taken(reader, Place(channel.name, position, feed.shards))
             return page
-        floor = self._floor(channel.name)
+        floor = self._floor(channel.name, feed.shards)
         if position < floor:  # trimmed while we were on our way: the hole has to be declared
             if replay.gap is None:
                 replay.gap = ("history", format_id(channel.epoch, position))
             position = replay.position = floor
-        if position < channel.log.floor:
-            entries = self.history.page(reader, channel.name, position)
+        if position < feed.floor:
+            place = Place(channel.name, position, feed.shards)
+            entries = self.history.page(reader, place)
             if entries is None:
                 return None
             page = self._build(feed, position, entries, deadline, more=True)
-            self.history.keep_rest(channel.name, entries, page.next)
+            self.history.keep_rest(place, entries, page.next)
             return page
         entries = channel.log.after(position, SCAN_ENTRIES)
         return self._build(feed, position, entries, deadline, more=len(entries) == SCAN_ENTRIES)
@@ -227,7 +236,7 @@ class Replayer:
                 more = True
                 break
         if more and last == position:  # the relay has nothing between here and what memory holds
-            last = feed.channel.log.floor
+            last = feed.floor
         page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, selected, last, len(frames), more)
         if len(self._built) >= BUILT_PAGES:
             self._built.popitem(last=False)

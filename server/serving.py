@@ -112,6 +112,7 @@ def make_relay(settings: Settings) -> Relay:
             idempotency_seconds=settings.idempotency_seconds,
             replicas=settings.redis_replicas,
             replicas_seconds=settings.redis_replicas_seconds,
+            shards_of=lambda name: settings.channel(name).shards,
         )
     return MemoryRelay(**common)
 
@@ -140,8 +141,56 @@ def make_limits(settings: Settings) -> Limits:
     )
 
 
+class Front:
+    """What clients meet: the front door, the HTTP server behind it, and the surface that both ask.
+
+    Owns how these are wired to each other and to a node, and how they end. Must never know of keys or of what listens.
+    """
+
+    def __init__(self, settings: Settings, node: Node, cluster: Cluster, rooms: Rooms) -> None:
+        publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
+        self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
+        connections = HttpConnections(
+            self.surface,
+            lambda stream, address: self._http.handle_stream(stream, address),
+            most=settings.max_http_connections,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        vitals, revoker = Vitals(node, cluster, rooms), Revoker(cluster, rooms)
+        self._http = HTTPServer(
+            make_application(self.surface, vitals, revoker, node.opener, connections, console=settings.console),
+            max_header_size=16_384,
+            max_body_size=settings.max_body_bytes,
+            idle_connection_timeout=settings.header_seconds,
+            body_timeout=settings.body_seconds,
+            decompress_request=False,
+        )
+        self.door = Door(
+            asyncio.get_running_loop(),
+            self.surface,
+            node.opener,
+            connections.take,
+            connections.make_room,
+            header_seconds=settings.header_seconds,
+        )
+        node.door_facts = self.door.facts
+        node.http_facts = connections.facts
+        node.publishes_refused = self.surface.publishes_refused
+        node.on_tick.append(self.door.expire)
+
+    async def finish(self) -> None:
+        """Answer what has begun to come, then close every connection."""
+        await self.door.finish(FINISH_SECONDS)
+        await self.surface.finish(FINISH_SECONDS)
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._http.close_all_connections()
+        except TimeoutError:
+            log.warning("http_connections_left")
+
+
 class Server:
-    """A node with its HTTP surface and sockets."""
+    """A node, what clients meet of it, and its sockets."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -162,43 +211,7 @@ class Server:
         self.cluster = Cluster(
             self.node.relay.board, self.node.broadcaster, self.authenticator.revocations, self.node.presence
         )
-        publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
-        self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
-        self.connections = HttpConnections(
-            self.surface,
-            lambda stream, address: self.http.handle_stream(stream, address),
-            most=settings.max_http_connections,
-            max_body_bytes=settings.max_body_bytes,
-        )
-        application = make_application(
-            self.surface,
-            Vitals(self.node, self.cluster, rooms),
-            Revoker(self.cluster, rooms),
-            self.node.opener,
-            self.connections,
-            console=settings.console,
-        )
-        self.http = HTTPServer(
-            application,
-            max_header_size=16_384,
-            max_body_size=settings.max_body_bytes,
-            idle_connection_timeout=settings.header_seconds,
-            body_timeout=settings.body_seconds,
-            decompress_request=False,
-        )
-        loop = asyncio.get_running_loop()
-        self.door = Door(
-            loop,
-            self.surface,
-            self.node.opener,
-            self.connections.take,
-            self.connections.make_room,
-            header_seconds=settings.header_seconds,
-        )
-        self.node.door_facts = self.door.facts
-        self.node.http_facts = self.connections.facts
-        self.node.publishes_refused = self.surface.publishes_refused
-        self.node.on_tick.append(self.door.expire)
+        self.front = Front(settings, self.node, self.cluster, rooms)
         self.notifier = Notifier(self._status)
         self.node.on_tick.append(self.notifier.beat)
         self._signals = 0
@@ -215,26 +228,13 @@ class Server:
             await self.node.start(list(names))
         except RelayUnavailable as error:
             raise StartError(f"relay {settings.relay}: {error.reason}") from None
-        buffers = {
-            "send_buffer_bytes": settings.send_buffer_bytes,
-            "receive_buffer_bytes": settings.receive_buffer_bytes,
-        }
-        try:
-            tcp = listen_tcp(
-                settings.host, settings.port, user_timeout_seconds=settings.tcp_user_timeout_seconds, **buffers
-            )
-            self.door.listen(tcp)
-            if settings.socket:
-                self.door.listen(listen_unix(settings.socket, **buffers))
-                self._socket_inode = inode_of(settings.socket)
-        except ListenError as error:
-            raise StartError(f"can't listen on {error}") from None
+        port = self._listen()
         if settings.host_source:
             self._keep("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
         self._keep("presence", self.cluster.run)
         log.info(
             "serving",
-            url=f"http://{settings.host}:{tcp.getsockname()[1]}/",
+            url=f"http://{settings.host}:{port}/",
             socket=settings.socket,
             relay=settings.relay.partition(":")[0],
             durability=self.node.relay.durability,
@@ -246,6 +246,25 @@ class Server:
                 "development_mode",
                 meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
             )
+
+    def _listen(self) -> int:
+        """Open the door on its addresses; the TCP port. Raises StartError."""
+        settings = self.settings
+        buffers = {
+            "send_buffer_bytes": settings.send_buffer_bytes,
+            "receive_buffer_bytes": settings.receive_buffer_bytes,
+        }
+        try:
+            tcp = listen_tcp(
+                settings.host, settings.port, user_timeout_seconds=settings.tcp_user_timeout_seconds, **buffers
+            )
+            self.front.door.listen(tcp)
+            if settings.socket:
+                self.front.door.listen(listen_unix(settings.socket, **buffers))
+                self._socket_inode = inode_of(settings.socket)
+        except ListenError as error:
+            raise StartError(f"can't listen on {error}") from None
+        return int(tcp.getsockname()[1])
 
     def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(supervise(name, work)))
@@ -274,7 +293,7 @@ class Server:
 
     def _stop_listening(self) -> None:
         """Free the addresses at once, so that a successor may take them while this process drains."""
-        self.door.stop_listening()
+        self.front.door.stop_listening()
         if self.settings.socket and self._socket_inode:
             remove_unix(self.settings.socket, self._socket_inode)
 
@@ -282,13 +301,7 @@ class Server:
         """End everything, whatever of it was started."""
         self._stop_listening()
         await cancelled(self._tasks)
-        await self.door.finish(FINISH_SECONDS)
-        await self.surface.finish(FINISH_SECONDS)
-        try:
-            async with asyncio.timeout(FINISH_SECONDS):
-                await self.http.close_all_connections()
-        except TimeoutError:
-            log.warning("http_connections_left")
+        await self.front.finish()
         await self.authenticator.keys.stop()
         await self.cluster.leave()
         await self.node.stop()

@@ -137,6 +137,8 @@ def stats(node: Node) -> dict[str, object]:
                 "retained_bytes": channel.log.bytes,
                 "published": channel.published,
                 "lag_events": node.broadcaster.lag_of(channel),
+                "shards": channel.following.count,
+                "shards_followed": channel.following.followed,
             }
             for channel in channels
         },

@@ -32,6 +32,7 @@ PURE = (
     "ring",
     "selection",
     "selectors",
+    "shards",
 )
 IMPURE = {
     "asyncio",

@@ -10,7 +10,6 @@ by a network that forgot it would be waited on for ever.
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,7 +20,16 @@ from server.commands.backoff import Backoff, retry_after_seconds
 from server.commands.event_stream import BlockTooLarge, EventStream, Message
 from server.commands.meter import Meter
 from server.commands.posting import describe
-from server.commands.remote import EXIT_REFUSED, Remote, authorisation, exit_code, refusal, visible
+from server.commands.remote import (
+    EXIT_REFUSED,
+    MAX_ANSWER_BYTES,
+    Remote,
+    authorisation,
+    exit_code,
+    json_object,
+    refusal,
+    visible,
+)
 from server.endings import ENDINGS, FINISHED, Ending
 
 READ_BYTES = 64 * 1024
@@ -31,7 +39,6 @@ FIRST_BYTES_SECONDS = 30.0
 MISSED_HEARTBEATS = 2.5
 DEFAULT_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 120.0
-MAX_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +189,11 @@ class Follower:
             self._greeted = message.type not in ENDINGS
             if self._greeted:
                 self._failures = 0
-                return self._hello(_object(message.data))
+                return self._hello(json_object(message.data))
         if message.own_id:
             return False
         if message.type == "gap":
-            self._gap(_object(message.data))
+            self._gap(json_object(message.data))
         elif message.type in ENDINGS:
             self._ending = ENDINGS[message.type]
         else:
@@ -209,11 +216,3 @@ class Follower:
         self._note(
             f"gap ({visible(str(body.get('reason')))[:80]}): events after {start} and up to {end} may be missing"
         )
-
-
-def _object(text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

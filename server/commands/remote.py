@@ -1,7 +1,7 @@
 """The server that a client command talks to: its address, and connections to it.
 
-Owns the reading of the address, the exit codes of refusals, and the sentence for one. Follows no redirect: it would
-carry the token to whoever sent it.
+Owns the reading of the address and of what is said in JSON, the exit codes of refusals, and the sentence for one.
+Follows no redirect: it would carry the token to whoever sent it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ EXIT_NOT_FOUND: Final = 4
 EXIT_GAVE_UP: Final = 5
 
 CONNECT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 64 * 1024  # the most that is read of an answer that is no stream
 MAX_REASON_CHARACTERS = 300
 
 
@@ -86,13 +87,17 @@ def refusal(status: int, body: bytes) -> str:
 
 
 def _explanation(body: bytes) -> tuple[str, str]:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return "", ""
-    if not isinstance(answer, dict):
-        return "", ""
+    answer = json_object(body)
     return str(answer.get("field", "")), str(answer.get("reason", ""))[:MAX_REASON_CHARACTERS]
+
+
+def json_object(text: str | bytes) -> dict[str, object]:
+    """The object that is written there; {} if it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def visible(text: str) -> str:

@@ -23,14 +23,13 @@ import click
 
 from config.problems import redact
 from server.commands.posting import describe
-from server.commands.remote import InvalidAddress, Remote, visible
+from server.commands.remote import MAX_ANSWER_BYTES, InvalidAddress, Remote, json_object, visible
 
 EXIT_STOPPED = 1
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.2
 # `/health` rounds its uptime to a tenth of a second.
 ROUNDING_SECONDS = 0.1
-MAX_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +67,7 @@ class Node:
         with closing(self.remote.connection(ANSWER_SECONDS)) as connection:
             connection.request("GET", self.remote.prefix + path, headers={"Connection": "close"})
             with connection.getresponse() as answer:
-                text = answer.read(MAX_ANSWER_BYTES)
-        try:
-            body = json.loads(text)
-        except ValueError:
-            body = None
-        return answer.status, body if isinstance(body, dict) else {}
+                return answer.status, json_object(answer.read(MAX_ANSWER_BYTES))
 
 
 class Stopped(Exception):

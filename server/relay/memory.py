@@ -25,6 +25,7 @@ from server.relay.entries import make_entry
 from server.relay.idempotency import Receipts, receipt_of
 from server.relay.positions import Positions, microseconds
 from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Turned
+from server.shards import ALL, Shards
 
 MAX_FOUND = 100
 
@@ -115,6 +116,7 @@ class MemoryRelay:
     durability = "memory: until this process ends"
     shared = False
     board = None
+    splitter = None
 
     def __init__(
         self, idempotency_seconds: float, idempotency_keys: int, clock: Callable[[], float] = time.time
@@ -161,7 +163,7 @@ class MemoryRelay:
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         return self.append_now(channel, events, key)
 
-    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:  # noqa: ARG002
         return self._trimmed(channel).after(after, limit)
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
@@ -173,7 +175,7 @@ class MemoryRelay:
     def mark(self, channel: str) -> int:
         return self._logs[channel].positions.mark(microseconds(self._clock()))
 
-    def floor(self, channel: str) -> int:
+    def floor(self, channel: str, shards: Shards = ALL) -> int:  # noqa: ARG002
         return self._trimmed(channel).floor
 
     def _trimmed(self, channel: str) -> MemoryLog:

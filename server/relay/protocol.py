@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from server.event import Event
+from server.shards import ALL, Shards
 
 
 class Entry(NamedTuple):
@@ -62,11 +63,21 @@ class Retention:
 @dataclass(slots=True)
 class LogState:
     """A channel's log as the relay opened it. `recent` are its newest entries, oldest first, at most what was asked
-    for."""
+    for. `shards`: how many it is split into; if more than one, none is followed yet and nothing is recent."""
 
     epoch: str
     floor: int
     recent: list[Entry]
+    shards: int = 1
+
+
+class Followed(NamedTuple):
+    """A shard that is followed from now on: all that is in it after `since` is in `recent` (oldest first) or will be
+    delivered."""
+
+    shard: int
+    since: int
+    recent: Sequence[Entry]
 
 
 class RelayUnavailable(Exception):
@@ -110,8 +121,20 @@ class Board(Protocol):
         """The facts of every node that is there."""
 
 
+class Splitter(Protocol):
+    """For logs that are split into shards: what nobody on this node reads need not come here."""
+
+    async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
+        """Deliver entries of these shards from now on. `recent`: how many of the newest to give for each. Raises
+        RelayUnavailable."""
+
+    def unfollow(self, channel: str, shards: Sequence[int]) -> None:
+        """Deliver no entries that are in these shards only."""
+
+
 class Relay(Protocol):
-    """See the module's head for what each implementation guarantees."""
+    """See the module's head for what each implementation guarantees. Shards that are named mean these, `ALL` the whole
+    log; a relay that does not split logs ignores them."""
 
     durability: str
     shared: bool  # True if other nodes append to the logs, and may be ahead
@@ -119,6 +142,10 @@ class Relay(Protocol):
     @property
     def board(self) -> Board | None:
         """What nodes tell each other beside events; None where there are no others."""
+
+    @property
+    def splitter(self) -> Splitter | None:
+        """None where no log is split."""
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an
@@ -130,7 +157,7 @@ class Relay(Protocol):
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         """Append all events or none. Raises RelayUnavailable, KeyConflict."""
 
-    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:
         """Entries after the position `after`, in order: at most `limit`, perhaps fewer, none only at the head.
 
         `floor` may have risen meanwhile: compare it with `after` once the entries are there.
@@ -147,7 +174,7 @@ class Relay(Protocol):
         """The present as a cursor: a position below every entry that is delivered later. It tells nothing of private
         events, and is at or above every public entry delivered so far."""
 
-    def floor(self, channel: str) -> int:
+    def floor(self, channel: str, shards: Shards = ALL) -> int:
         """The position up to which entries may have been dropped."""
 
     def state(self) -> dict[str, object]:

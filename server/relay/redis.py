@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
+from typing import Any, NamedTuple
 
 from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError
@@ -31,18 +32,21 @@ from server.relay.protocol import (
     Appended,
     Deliver,
     Entry,
+    Followed,
     Key,
     LogState,
     RelayUnavailable,
     Retention,
+    Splitter,
     Turned,
 )
 from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_board import Board
 from server.relay.redis_client import ERRORS, Client, Target, connect, drop_connections, reason_of, script
-from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
-from server.relay.redis_log import RedisLog
-from server.relay.redis_tail import Tail
+from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, position_of, raw_of
+from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_tail import Read, Tail
+from server.shards import ALL, Shards
 from server.supervision import cancelled, supervise
 
 TICK_SECONDS = 1.0
@@ -57,8 +61,34 @@ CLOSED = "the log is closed"
 logger = get_logger("relay")
 
 
+class Arrived(NamedTuple):
+    """An entry that has come. `missed`: what was in its shard before it, up to there, was dropped before it was read;
+    0 for nothing."""
+
+    position: int
+    shard: Shard
+    missed: int
+    raw: Raw
+
+
+def _in_order(reads: Sequence[Read], delivered: int) -> list[Arrived]:
+    """What was read of all shards, in the log's order; an event that is in several of them once."""
+    found: dict[int, Arrived] = {}
+    for shard, last, entries in reads:
+        for raw in entries:
+            position, previous = position_of(raw[0]), before(raw)
+            if position > delivered:
+                missed = previous if previous > last else 0
+                found[position] = Arrived(
+                    position, shard, max(missed, found[position].missed) if position in found else missed, raw
+                )
+            last = position
+    return [found[position] for position in sorted(found)] if len(reads) > 1 else list(found.values())
+
+
 class RedisRelay:
-    """Implements `Relay` over Redis. `replicas`: how many must have an append before it is acknowledged (WAIT)."""
+    """Implements `Relay` and `Splitter` over Redis. `replicas`: how many must have an append before it is acknowledged
+    (WAIT). `shards_of`: how many shards a channel is split into."""
 
     shared = True
 
@@ -70,6 +100,7 @@ class RedisRelay:
         idempotency_seconds: float,
         replicas: int = 0,
         replicas_seconds: float = 1.0,
+        shards_of: Callable[[str], int] = lambda _: 1,
     ) -> None:
         self.durability = (
             f"redis, {replicas} replicas: survives the loss of the master"
@@ -80,10 +111,12 @@ class RedisRelay:
         self._client: Client = connect(target)
         self.board = Board(self._client, prefix)
         self._prefix = prefix
+        self._shards_of = shards_of
         self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
         self._cluster = isinstance(self._client, RedisCluster)
         self._name = secrets.token_hex(8)
         self._tails: list[Tail] = []
+        self._tail_of: dict[str, Tail] = {}
         self._logs: dict[str, RedisLog] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
@@ -119,6 +152,10 @@ class RedisRelay:
         return tail
 
     @property
+    def splitter(self) -> Splitter:
+        return self
+
+    @property
     def _well(self) -> bool:
         return all(tail.well for tail in self._tails)
 
@@ -129,48 +166,81 @@ class RedisRelay:
             raise RelayUnavailable(self._refusing)
         log = self._logs.get(channel)
         if log is not None:
-            return LogState(log.epoch, log.floor, await self._newest(log, log.delivered, recent))
+            return await self._state(log, log.delivered, recent)
         # One blocking read can follow all streams of one Redis, but in a cluster only those of one slot.
         tail = await self._add_tail(f"{{{self._prefix}:{channel}}}") if self._cluster else self._tails[0]
-        log = RedisLog(channel, self._prefix, retention)
+        log = RedisLog(channel, self._prefix, retention, self._shards_of(channel))
+        self._tail_of[channel] = tail
         state = await self._learn(log, "", recent)
         self._logs[channel] = log
-        await tail.follow(log, self._client)
+        if state.shards == 1:
+            await tail.follow(log, self._client)
         return state
 
     async def _learn(self, log: RedisLog, suspected: str, recent: int) -> LogState:
         """How the log stands, in a new epoch if it has none or is still in the `suspected` one."""
-        retention = (log.retention.events, log.retention.bytes, log.retention.seconds)
-        facts = await self._call("open", (log.facts, log.stream), new_epoch(), suspected, log.given, *retention)
-        epoch, high, last, floor = facts[0].decode(), *map(int, facts[1:])
-        log.renew(epoch, high, floor)
-        log.newest = last
-        entries = await self._newest(log, high, recent)
-        return LogState(epoch, floor, entries)
+        kept, count = log.retention, len(log.shards)
+        bounds = (ceil(kept.events / count), ceil(kept.bytes / count), kept.seconds)
+        facts = await self._call("open", log.keys, new_epoch(), suspected, log.given, *bounds)
+        if facts[0] == b"split":
+            raise RelayUnavailable(
+                f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
+            )
+        epoch, high = facts[1].decode(), int(facts[2])
+        log.renew(epoch, high)
+        for shard, last, floor in zip(log.shards, facts[3::2], facts[4::2], strict=True):
+            shard.last, shard.floor = int(last), int(floor)
+        log.newest = max([shard.last for shard in log.shards])
+        return await self._state(log, high, recent)
 
-    async def _newest(self, log: RedisLog, high: int, count: int) -> list[Entry]:
+    async def _state(self, log: RedisLog, high: int, recent: int) -> LogState:
+        whole = len(log.shards) == 1
+        entries = await self._newest(log, log.shards[0], high, recent) if whole else []
+        return LogState(log.epoch, log.floor(ALL), entries, len(log.shards))
+
+    async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
+        log = self._logs[channel]
+        chosen = log.chosen(tuple(shards))
+        await self._look(log)  # else what is up to a second old would come as if it were new
+        present = await self._tail_of[channel].include(log, chosen, self._client)
+        followed = []
+        for shard in chosen:
+            entries = await self._newest(log, shard, present, recent)
+            since = entries[0].position - 1 if len(entries) == recent else shard.floor
+            followed.append(Followed(shard.number, since, entries))
+        return followed
+
+    def unfollow(self, channel: str, shards: Sequence[int]) -> None:
+        log = self._logs[channel]
+        self._tail_of[channel].exclude(log, log.chosen(tuple(shards)))
+
+    async def _newest(self, log: RedisLog, shard: Shard, high: int, count: int) -> list[Entry]:
         """The last `count` entries up to `high`, oldest first. In parts: Redis does nothing else meanwhile."""
         found: list[Raw] = []
         end = f"{high}"
         while len(found) < count:
-            some = await self._ask(self._client.xrevrange(log.stream, end, "-", min(RECENT_A_TIME, count - len(found))))
+            wanted = min(RECENT_A_TIME, count - len(found))
+            some = await self._ask(self._client.xrevrange(shard.stream, end, "-", wanted))
             found += some
-            if len(some) < RECENT_A_TIME:
+            if len(some) < wanted:
                 break
             end = f"({some[-1][0].decode()}"
-        return self._entries(log, found[::-1])
+        return self._entries(log, shard, found[::-1])
 
-    def _entries(self, log: RedisLog, raws: Sequence[Raw]) -> list[Entry]:
+    def _entries(self, log: RedisLog, shard: Shard, raws: Sequence[Raw]) -> list[Entry]:
         """The entries that are ours. Behind one that is not, history is not complete."""
         entries = []
         for raw in raws:
             try:
                 entries.append(entry_of(log.epoch, raw))
             except DamagedEntry as error:
-                self.damaged += 1
-                log.floor = max(log.floor, error.position)
-                logger.error("entry_damaged", channel=log.name, position=error.position)
+                shard.floor = max(shard.floor, error.position)
+                self._note_damage(log, error)
         return entries
+
+    def _note_damage(self, log: RedisLog, error: DamagedEntry) -> None:
+        self.damaged += 1
+        logger.error("entry_damaged", channel=log.name, position=error.position)
 
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         if self._refusing is not None:
@@ -179,28 +249,38 @@ class RedisRelay:
         if not events:
             return Appended((), False)
         appended = await self._appends.put(log, events, key)
-        arrival = log.arrival(log.newest) if self._well else None
+        arrival = log.arrival(log.awaited) if self._well else None
         if arrival is not None:  # this node's readers have it first
             await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
         return appended
 
     # --- what is read
 
-    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:
         log = self._logs[channel]
-        epoch, floor, entries = await self._call("read", (log.facts, log.stream), after, limit)
+        chosen = log.chosen(shards)
+        epoch, *answer = await self._call("read", (log.facts, *log.keys_of(chosen)), after, limit)
         if epoch.decode() != log.epoch:
             raise RelayUnavailable("the log is turning to a new epoch")
-        log.floor = max(log.floor, int(floor))
-        return [entry for entry in self._entries(log, list(map(raw_of, entries))) if entry.position <= log.delivered]
+        found: dict[int, Entry] = {}
+        upto = log.delivered
+        for shard, floor, flat in zip(chosen, answer[::2], answer[1::2], strict=True):
+            shard.floor = max(shard.floor, int(floor))
+            raws = list(map(raw_of, flat))
+            found |= {entry.position: entry for entry in self._entries(log, shard, raws)}
+            if len(raws) == limit:  # there may be more: what others have beyond it has to wait
+                upto = min(upto, position_of(raws[-1][0]))
+        return [found[position] for position in sorted(found) if position <= upto]
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         log = self._logs[channel]
-        places = await self._ask(self._client.hget(log.keys[2], event_id))
-        found: list[Raw] = []
+        places = await self._ask(self._client.hget(log.own_ids, event_id))
+        found: dict[int, Entry] = {}
         for position in (places or b"").split()[:MAX_FOUND]:
-            found += await self._ask(self._client.xrange(log.stream, position, position))
-        return [entry for entry in self._entries(log, found) if entry.event.id == event_id]
+            for shard in log.shards:
+                raws = await self._ask(self._client.xrange(shard.stream, position, position))
+                found |= {entry.position: entry for entry in self._entries(log, shard, raws)}
+        return [entry for entry in found.values() if entry.event.id == event_id]
 
     async def reach(self, channel: str, epoch: str, position: int) -> None:
         log = self._logs[channel]
@@ -219,32 +299,29 @@ class RedisRelay:
     def mark(self, channel: str) -> int:
         return self._logs[channel].mark
 
-    def floor(self, channel: str) -> int:
-        return self._logs[channel].floor
+    def floor(self, channel: str, shards: Shards = ALL) -> int:
+        return self._logs[channel].floor(shards)
 
     # --- what the tail brings
 
-    def _took(self, log: RedisLog, raws: Sequence[Raw]) -> None:
+    def _took(self, log: RedisLog, reads: Sequence[Read]) -> None:
         """Deliver what the tail has read; before an entry that is not ours, and after it."""
         good: list[Entry] = []
-        last = log.delivered
-        for raw in raws:
+        for arrived in _in_order(reads, log.delivered):
             try:
-                entry = entry_of(log.epoch, raw)
+                entry = entry_of(log.epoch, arrived.raw)
             except DamagedEntry as error:
                 self._deliver_entries(log, good)
-                good, last = [], error.position
-                self.damaged += 1
-                logger.error("entry_damaged", channel=log.name, position=last)
-                self._skip(log, "damaged", last)
+                good = []
+                self._note_damage(log, error)
+                self._skip(log, arrived.shard, "damaged", error.position)
                 continue
-            if before(raw) > last:
+            if arrived.missed:
                 self._deliver_entries(log, good)
                 good = []
-                logger.error("entries_missed", channel=log.name, after=last, to=before(raw))
-                self._skip(log, "history", before(raw))
+                logger.error("entries_missed", channel=log.name, to=arrived.missed)
+                self._skip(log, arrived.shard, "history", arrived.missed)
             good.append(entry)
-            last = entry.position
         self._deliver_entries(log, good)
 
     def _deliver_entries(self, log: RedisLog, entries: list[Entry]) -> None:
@@ -256,18 +333,18 @@ class RedisRelay:
             logger.exception("delivery_failed", channel=log.name, events=len(entries))
         log.took(entries)
 
-    def _skip(self, log: RedisLog, reason: str, position: int) -> None:
+    def _skip(self, log: RedisLog, shard: Shard, reason: str, position: int) -> None:
         """Entries up to `position` that nobody can read are a hole, and holes are declared."""
-        log.floor = max(log.floor, position)
+        shard.floor = max(shard.floor, position)
         log.delivered = max(log.delivered, position)
-        self._turned(log.name, reason, position, LogState(log.epoch, log.floor, []))
+        self._turned(log.name, reason, log.delivered, LogState(log.epoch, log.floor(ALL), []))
 
-    @staticmethod
-    def _broke(logs: Iterable[RedisLog]) -> None:
+    def _broke(self, tail: Tail) -> None:
         """A tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
-        for log in logs:
-            log.unproven = True
-            log.release()
+        for name, log in self._logs.items():
+            if self._tail_of[name] is tail:
+                log.unproven = True
+                log.release()
 
     # --- the tick
 
@@ -296,10 +373,11 @@ class RedisRelay:
             await self._turn(log)
             return log.delivered
         log.unproven = False
-        log.events, log.bytes = int(answer[4]), int(answer[5])
-        high, last, floor = map(int, answer[1:4])
-        log.stands(high, last, floor)
-        return last
+        facts = list(map(int, answer[1:]))
+        for shard, at in zip(log.shards, range(1, len(facts), 4), strict=True):
+            shard.last, floor, shard.events, shard.bytes = facts[at : at + 4]
+            shard.floor = max(shard.floor, floor)
+        return log.stands(facts[0])
 
     # --- another log than it was
 
@@ -357,8 +435,8 @@ class RedisRelay:
             facts["reason"] = reason
         return facts | {
             "channels": len(self._logs),
-            "events": sum(log.events for log in self._logs.values()),
-            "bytes": sum(log.bytes for log in self._logs.values()),
+            "events": sum(shard.events for log in self._logs.values() for shard in log.shards),
+            "bytes": sum(shard.bytes for log in self._logs.values() for shard in log.shards),
             "waiting_events": self._appends.waiting.events,
             "waiting_bytes": self._appends.waiting.bytes,
             "round_trips": self._appends.round_trips,

@@ -149,14 +149,16 @@ class Appends:
 
     def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
         log, key = wait.log, wait.key
-        keys = list(log.keys)
+        keys = log.keys.copy()
         digest = ""
         if key is not None:
             keys.append(log.receipt_key(key.scope, key.key))
             digest = key.digest.hex()
-        values: list[Any] = [log.epoch, log.newest, log.given, self._terms.window_ms, digest, len(wait.events)]
+        values: list[Any] = [log.epoch, log.newest, log.given, self._terms.window_ms, digest]
+        values += len(wait.events), len(log.shards)
         for event in wait.events:
             values += pack(event)
+            values.append(log.places(event))
         return keys, values
 
     def _settle(self, wait: Pending[RedisLog], outcome: Any, *, replicated: bool) -> bool:
@@ -175,7 +177,7 @@ class Appends:
             self._answer_again(wait, value.decode())
             return True
         receipt = Receipt(int(value), len(wait.events), _own_ids(wait.events))
-        wait.log.appended(receipt.first + receipt.events - 1)
+        wait.log.appended(receipt.first, wait.events)
         if not replicated:
             _fail(wait, RelayUncertain("too few replicas have the event yet"))
         elif not wait.answer.done():

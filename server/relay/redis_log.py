@@ -1,54 +1,108 @@
 """A channel's log in Redis as this node knows it.
 
-Owns what is known of the log between two answers of Redis: how far it was delivered, what the present is, and who waits
-for the delivery of what it appended. Must never know of connections. Pure.
+Owns what is known of the log between two answers of Redis: its shards, how far it was delivered, what the present is,
+and who waits for the delivery of what it appended. Must never know of connections. Pure.
 
-Invariants: `mark` never passes an entry that has not been delivered, and nothing is appended later at or below it. It
-tells nothing of private events: it is a moment that Redis has given out, or the position of a delivered public event.
+Invariants: `mark` never passes an entry of a followed shard that has not been delivered, and nothing is appended later
+at or below it. It tells nothing of private events: it is a moment that Redis has given out, or the position of a
+delivered public event. A log that is not split has one shard, which is followed from the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from server.event import Event
 from server.relay.protocol import Entry, Retention
+from server.shards import Shards, shards_of
+
+
+class Shard:
+    """A stream of a log. `tail_id` is the stream id of the last entry that the tail has read; `last` the position of
+    the newest, `floor` up to where entries were dropped, `events` and `bytes` what it holds, as Redis said last."""
+
+    __slots__ = ("bytes", "events", "facts", "floor", "followed", "last", "number", "stream", "tail_id")
+
+    def __init__(self, number: int, facts: str, stream: str) -> None:
+        self.number = number
+        self.facts = facts
+        self.stream = stream
+        self.followed = False
+        self.tail_id = b"0-0"
+        self.last = self.floor = self.events = self.bytes = 0
 
 
 class RedisLog:
-    """See the module's head. `tail_id` is the stream id of the last entry that the tail has read,
-    `newest` the position of the newest entry known to be in the log, `given` the highest moment that Redis gave out.
-    `unproven`: a connection broke, and whether the log is still the same has not been looked at.
+    """See the module's head. `newest` is the position of the newest entry known to be in the log, `awaited` that of the
+    newest which this node follows, `given` the highest moment that Redis gave out. `unproven`: a connection broke, and
+    whether the log is still the same has not been looked at.
     """
 
     __slots__ = (
-        "_awaited", "_present", "_public", "_standing", "bytes", "delivered", "epoch", "events", "facts", "floor",
-        "given", "keys", "name", "newest", "retention", "stream", "tail_id", "unproven",
+        "_present", "_public", "_standing", "_waiters", "awaited", "delivered", "epoch", "facts", "given", "keys",
+        "name", "newest", "own_ids", "retention", "shards", "unproven",
     )  # fmt: skip
 
-    def __init__(self, name: str, prefix: str, retention: Retention) -> None:
+    def __init__(self, name: str, prefix: str, retention: Retention, shards: int = 1) -> None:
         # One hash tag for all keys of a channel: a script may touch only one slot of a cluster.
         tag = f"{{{prefix}:{name}}}"
         self.name = name
         self.facts = f"{tag}:facts"
-        self.stream = f"{tag}:events"
-        self.keys = (self.facts, self.stream, f"{tag}:ids")
+        self.own_ids = f"{tag}:ids"
+        if shards == 1:
+            self.shards = [Shard(0, self.facts, f"{tag}:events")]
+            self.shards[0].followed = True
+        else:
+            self.shards = [Shard(n, f"{tag}:facts:{n}", f"{tag}:events:{n}") for n in range(shards)]
+        self.keys = [self.facts, self.own_ids, *self.keys_of(self.shards)]
         self.retention = retention
-        self.events = self.bytes = 0
-        self._awaited: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self.renew("", 0, 0)
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.renew("", 0)
 
-    def renew(self, epoch: str, high: int, floor: int) -> None:
+    @staticmethod
+    def keys_of(shards: Iterable[Shard]) -> list[str]:
+        """The keys of some shards, as scripts want them."""
+        return [key for shard in shards for key in (shard.facts, shard.stream)]
+
+    def chosen(self, shards: Shards) -> list[Shard]:
+        """The shards with these numbers."""
+        return [self.shards[number] for number in shards] if shards else self.shards
+
+    def shards_of(self, event: Event) -> Shards:
+        """The shards that an event goes to."""
+        return (0,) if len(self.shards) == 1 else shards_of(event.topics, len(self.shards))
+
+    def places(self, event: Event) -> str:
+        """The same, as scripts want them."""
+        return " ".join(map(str, self.shards_of(event)))
+
+    def renew(self, epoch: str, high: int) -> None:
         """Begin anew at `high`: the log was opened, or is another than it was."""
         self.epoch = epoch
-        self.floor = floor
         self.delivered = self.given = high
-        self.newest = 0
+        self.newest = self.awaited = 0
         self._standing = (0, 0)
         self.unproven = False
-        self.tail_id = f"{high}-0".encode()
         self._present = self._public = high
+        for shard in self.shards:
+            shard.tail_id = f"{high}-0".encode()
+        self.release()
+
+    def include(self, shards: Iterable[Shard]) -> None:
+        """Follow these from the present on. To be called while nothing is being read."""
+        self.delivered = max(self.delivered, self.mark)
+        self._standing = (0, 0)  # it speaks of the shards that were followed when it was asked for
+        for shard in shards:
+            shard.followed = True
+            shard.tail_id = f"{self.delivered}-0".encode()
+
+    def exclude(self, shards: Iterable[Shard]) -> None:
+        """Follow these no more."""
+        for shard in shards:
+            shard.followed = False
+        self.awaited = self.delivered
         self.release()
 
     def receipt_key(self, scope: str, key: str) -> str:
@@ -60,9 +114,20 @@ class RedisLog:
         """See the module's head."""
         return max(self._present, self._public)
 
-    def appended(self, last: int) -> None:
-        """Redis has acknowledged entries up to `last`."""
+    def floor(self, shards: Shards) -> int:
+        """The position up to which entries of these may have been dropped."""
+        return max([shard.floor for shard in self.chosen(shards)])
+
+    def appended(self, first: int, events: Sequence[Event]) -> None:
+        """Redis has acknowledged these."""
+        last = first + len(events) - 1
         self.newest = max(self.newest, last)
+        while last >= first and not any(
+            self.shards[number].followed for number in self.shards_of(events[last - first])
+        ):
+            last -= 1
+        if last >= first:
+            self.awaited = max(self.awaited, last)
 
     def took(self, entries: Sequence[Entry]) -> None:
         """The tail has delivered these."""
@@ -73,15 +138,17 @@ class RedisLog:
                 self._public = entry.position
                 break
         self._move_on()
-        while self._awaited and self._awaited[0][0] <= self.delivered:
-            self._wake(self._awaited.popleft()[1])
+        while self._waiters and self._waiters[0][0] <= self.delivered:
+            self._wake(self._waiters.popleft()[1])
 
-    def stands(self, high: int, last: int, floor: int) -> None:
-        """Redis has said that all entries up to `high` are up to `last`, and that none will be added among them."""
-        self.floor = max(self.floor, floor)
+    def stands(self, high: int) -> int:
+        """Redis has said that each shard's newest entry up to `high` is its `last`, and that none will be added among
+        them. The newest of those that are followed."""
         self.given = max(self.given, high)
+        last = max([shard.last for shard in self.shards if shard.followed], default=0)
         self._standing = (high, last)
         self._move_on()
+        return last
 
     def _move_on(self) -> None:
         high, last = self._standing
@@ -93,13 +160,13 @@ class RedisLog:
         if position <= self.delivered:
             return None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._awaited.append((position, future))
+        self._waiters.append((position, future))
         return future
 
     def release(self) -> None:
         """Nobody shall wait any longer: the tail is not there."""
-        while self._awaited:
-            self._wake(self._awaited.popleft()[1])
+        while self._waiters:
+            self._wake(self._waiters.popleft()[1])
 
     @staticmethod
     def _wake(future: asyncio.Future[None]) -> None:

@@ -32,6 +32,7 @@ from server.relay.sqlite_reader import LogReader
 from server.relay.sqlite_writer import LogWriter, Outcome, Tidied, Write
 from server.relay.waiting import Pending, Waiting
 from server.relay.worker import Worker, WorkerStopped
+from server.shards import ALL, Shards
 
 # How often age is looked at, free pages are given back, and a disk that failed is tried again.
 TIDY_SECONDS = 1.0
@@ -67,6 +68,7 @@ class SqliteRelay:
 
     shared = False
     board = None
+    splitter = None
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class SqliteRelay:
         self._plan_flush()
         return await answer
 
-    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:  # noqa: ARG002
         log = self._logs[channel]
         if after >= log.newest:
             return ()
@@ -171,7 +173,7 @@ class SqliteRelay:
             self._plan_flush()
         return log.positions.mark(now_us)
 
-    def floor(self, channel: str) -> int:
+    def floor(self, channel: str, shards: Shards = ALL) -> int:  # noqa: ARG002
         return self._logs[channel].floor
 
     def state(self) -> dict[str, object]:

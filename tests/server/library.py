@@ -17,6 +17,7 @@ from server.relay.protocol import Entry, RelayUnavailable, Retention
 from server.replay import Replay, Replayer
 from server.selection import Selection
 from server.selectors import parse_selector
+from server.shards import Shards
 from tests.server.engine import EPOCH, UNBOUNDED, Peer, accounted, entry, run, turns, until
 
 ALL = Selection()
@@ -47,7 +48,7 @@ class Library:
             span_bytes=span_bytes,
             backlog_bytes=1 << 30,
         )
-        self.replayer = Replayer(self.broadcaster, self.read, lambda name: self.mark, lambda name: self.floor)
+        self.replayer = Replayer(self.broadcaster, self.read, lambda _: self.mark, lambda *_: self.floor)
         self.broadcaster.replayer = self.replayer
 
     @property
@@ -58,7 +59,7 @@ class Library:
     def floor(self) -> int:
         return self.entries[-self.retain - 1].position if 0 < self.retain < len(self.entries) else 0
 
-    async def read(self, name: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, name: str, after: int, limit: int, _shards: Shards) -> Sequence[Entry]:
         self.asked.append((after, limit))
         await self.gate.wait()
         if self.broken:

@@ -11,11 +11,12 @@ import structlog
 from server.admission import Holder
 from server.feed import Feed
 from server.frames import Encoding
-from server.history import READS_AT_A_TIME, History
+from server.history import READS_AT_A_TIME, History, Place
 from server.reader import Reader
 from server.relay.protocol import Entry, RelayUnavailable
 from server.replay import Replay
 from server.selection import Selection
+from server.shards import Shards
 from tests.server.engine import channel, entry, run, turns
 
 MAIN = "main"
@@ -35,7 +36,7 @@ class Desk:
         self.failed: list[Reader] = []
         self.history = History(self.read, self.woken.append, self.failed.append)
 
-    async def read(self, _channel: str, position: int, _limit: int) -> Sequence[Entry]:
+    async def read(self, _channel: str, position: int, _limit: int, _shards: Shards) -> Sequence[Entry]:
         self.reads.append(position)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -52,7 +53,7 @@ class Desk:
 
     def ask(self, reader: Reader) -> list[Entry] | None:
         assert reader.replay is not None
-        return self.history.page(reader, MAIN, reader.replay.position)
+        return self.history.page(reader, Place(MAIN, reader.replay.position))
 
 
 def with_desk(doing: Callable[[Desk], Awaitable[None]]) -> None:
@@ -111,7 +112,19 @@ def test_a_page_stays_until_those_who_waited_for_it_have_it(monkeypatch: pytest.
     with_desk(check)
 
 
-def test_who_has_gone_holds_no_page_and_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def be_found_gone(desk: Desk, reader: Reader) -> None:
+    reader.fd, reader.replay = -1, None
+    desk.history.forget()
+
+
+def say_goodbye(desk: Desk, reader: Reader) -> None:
+    desk.history.left(reader)
+
+
+@pytest.mark.parametrize("leave", [be_found_gone, say_goodbye])
+def test_who_leaves_while_its_page_waits_for_it_lets_the_next_be_read(
+    leave: Callable[[Desk, Reader], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("server.history.HISTORY_PAGES", 1)
 
     async def check(desk: Desk) -> None:
@@ -120,8 +133,7 @@ def test_who_has_gone_holds_no_page_and_nobody_up(monkeypatch: pytest.MonkeyPatc
         desk.ask(other)
         await turns(20)
         assert desk.woken == [gone]
-        gone.fd, gone.replay = -1, None
-        desk.history.forget()
+        leave(desk, gone)
         await turns(20)
         assert desk.woken == [gone, other]
         assert desk.ask(other) is not None
@@ -164,28 +176,12 @@ def test_a_crowd_that_has_left_before_its_turn_is_read_nothing_for() -> None:
     with_desk(check)
 
 
-def test_who_leaves_while_its_page_waits_for_it_lets_the_next_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.history.HISTORY_PAGES", 1)
-
-    async def check(desk: Desk) -> None:
-        gone, other = desk.reader(1), desk.reader(2)
-        desk.ask(gone)
-        desk.ask(other)
-        await turns(20)
-        assert desk.woken == [gone]
-        desk.history.left(gone)
-        await turns(20)
-        assert desk.woken == [gone, other]
-
-    with_desk(check)
-
-
 def test_the_rest_of_a_page_that_was_not_used_up_is_not_read_again() -> None:
     async def check(desk: Desk) -> None:
         entries = [entry(position) for position in range(1, 6)]
-        desk.history.keep_rest(MAIN, entries, 3)
+        desk.history.keep_rest(Place(MAIN, 0), entries, 3)
         assert desk.ask(desk.reader(3)) == entries[3:]
-        desk.history.keep_rest(MAIN, entries, 5)
+        desk.history.keep_rest(Place(MAIN, 0), entries, 5)
         assert desk.ask(desk.reader(5)) is None
         await turns()
         assert desk.reads == [5]

@@ -19,6 +19,7 @@ from server.ids import format_id, parse_id
 from server.relay.memory import MemoryRelay
 from server.relay.protocol import Appended, Entry, Key, LogState, RelayUnavailable, Retention
 from server.selection import Selection
+from server.shards import ALL, Shards
 from tests.server.engine import EPOCH, entry, run, until
 from tests.server.relay.bench import Clock
 
@@ -78,7 +79,7 @@ class Shelf:
         self.deliver(channel, added)
         return Appended(tuple(one.id for one in added), False)
 
-    async def read(self, channel: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, _shards: Shards = ALL) -> Sequence[Entry]:
         return [one for one in self.entries if one.position > after][:limit]
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
@@ -87,7 +88,7 @@ class Shelf:
     def mark(self, channel: str) -> int:
         return 5000
 
-    def floor(self, channel: str) -> int:
+    def floor(self, channel: str, _shards: Shards = ALL) -> int:
         return self.floor_position
 
     def state(self) -> dict[str, object]:
@@ -346,9 +347,9 @@ def test_a_publishers_id_that_memory_has_dropped_is_found_in_the_relay_if_it_may
         ]  # fmt: skip
         hub, _, _, one = await shelf_hub(*entries, floor=100, ring=Retention(1, 0, 0))
         assert hub.locate(one, "mine", 0, Selection()) is None
-        assert await hub.find(one, "mine", Selection()) == Start(115, found=True)
-        assert await hub.find(one, "mine", Selection(grants=None)) == Start(110, found=True)
-        assert await hub.find(one, "never-there", Selection()) == Start(100, gap="unknown")
+        assert await hub.find(one, "mine", 0, Selection()) == Start(115, found=True)
+        assert await hub.find(one, "mine", 0, Selection(grants=None)) == Start(110, found=True)
+        assert await hub.find(one, "never-there", 0, Selection()) == Start(100, gap="unknown")
 
     run(main)
 

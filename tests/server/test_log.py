@@ -128,3 +128,23 @@ def test_an_id_that_came_twice_finds_both_oldest_first() -> None:
     for number in range(1, 4):
         log.append(entry(number, id="same"))
     assert [one.position for one in log.with_id("same")] == [2, 3]
+
+
+def test_entries_from_before_are_put_where_they_belong() -> None:
+    log = Log(UNBOUNDED, 5)
+    for position in (10, 30):
+        log.append(entry(position, str(position), id=f"id {position}"))
+    log.insert([entry(3, "gone"), entry(7, "7"), entry(10, "10"), entry(20, "20", id="id 20")])
+    assert [one.position for one in log.after(5, 9)] == [7, 10, 20, 30]
+    assert [one.position for one in log.with_id("id 20")] == [20]
+    assert log.bytes == sum(len(one.frame) for one in log.after(5, 9))
+    assert (log.floor, log.head) == (5, 30)
+
+
+def test_what_is_put_between_counts_against_the_bound() -> None:
+    log = Log(Retention(3, 0, 0), 5)
+    for position in (10, 30):
+        log.append(entry(position))
+    log.insert([entry(7), entry(20)])
+    assert [one.position for one in log.after(log.floor, 9)] == [10, 20, 30]
+    assert log.floor == 7

@@ -1,12 +1,14 @@
--- Append events to a channel's stream, all or none.
--- KEYS: facts, stream, own ids, and the receipt of the idempotency key if there is one.
+-- Append events to a channel's streams, all or none.
+-- KEYS: facts, own ids, then facts and stream of each shard (of the only one, the facts are the channel's), and the
+--       receipt of the idempotency key if there is one.
 -- ARGV: epoch, the newest entry the node knows of, the highest cursor it has given out, window in ms, digest, number of
---       events, then for each: payload, bytes, the publisher's own id or "".
+--       events, number of shards, then for each event: payload, bytes, the publisher's own id or "", its shards.
 -- Gives {'appended', first position}, {'seen', receipt}, or {'turned', epoch}: the log is not the one that the node knows.
-local facts, stream, own, receipt = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local known = redis.call('HMGET', facts, 'epoch', 'high', 'floor', 'bytes', 'last', 'most_events', 'most_bytes')
-local high, floor, bytes = tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4] or 0)
-if turned(ARGV[1], ARGV[2], ARGV[3], known[1], known[5], high) then
+local facts, own, count, shards = KEYS[1], KEYS[2], tonumber(ARGV[6]), tonumber(ARGV[7])
+local receipt = KEYS[3 + shards * 2]
+local known = redis.call('HMGET', facts, 'epoch', 'high', 'last', 'most_events', 'most_bytes')
+local high = tonumber(known[2] or 0)
+if turned(ARGV[1], ARGV[2], ARGV[3], known[1], known[3], high) then
   return {'turned', known[1] or ''}
 end
 high = math.max(high, tonumber(ARGV[3]))
@@ -18,45 +20,64 @@ if receipt then
 end
 local now = redis.call('TIME')
 local first = math.max(now[1] * 1000000 + now[2], high + 1)
-local count, brought, before = tonumber(ARGV[6]), {}, known[5] or '0'
+local touched = {}
+local function shard_at(number)
+  local shard = touched[number]
+  if not shard then
+    shard = {facts = KEYS[3 + number * 2], stream = KEYS[4 + number * 2], brought = 0}
+    local stands = redis.call('HMGET', shard.facts, 'last', 'floor', 'bytes')
+    shard.last, shard.floor, shard.bytes = stands[1] or '0', stands[2] or '0', tonumber(stands[3] or 0)
+    touched[number] = shard
+  end
+  return shard
+end
+local brought, position = {}, nil
 for number = 0, count - 1 do
-  local at = 7 + number * 3
+  local at = 8 + number * 4
   local payload, size, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local position = string.format('%.0f', first + number)
-  -- Each entry names the one before it: who follows the stream sees that one was dropped before it could be read.
-  if id == '' then
-    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size, 'p', before)
-  else
-    redis.call('XADD', stream, position .. '-0', 'e', payload, 's', size, 'p', before, 'i', id)
+  position = string.format('%.0f', first + number)
+  for digits in string.gmatch(ARGV[at + 3], '%d+') do
+    local shard = shard_at(tonumber(digits))
+    -- Each entry names the one before it: who follows the stream sees that one was dropped before it could be read.
+    if id == '' then
+      redis.call('XADD', shard.stream, position .. '-0', 'e', payload, 's', size, 'p', shard.last)
+    else
+      redis.call('XADD', shard.stream, position .. '-0', 'e', payload, 's', size, 'p', shard.last, 'i', id)
+    end
+    shard.last, shard.bytes, shard.brought = position, shard.bytes + size, shard.brought + 1
+  end
+  if id ~= '' then
     local places = redis.call('HGET', own, id)
     redis.call('HSET', own, id, places and places .. ' ' .. position or position)
   end
-  brought[number + 1], before = id, position
-  bytes = bytes + size
+  brought[number + 1] = id
 end
-local last = string.format('%.0f', first + count - 1)
--- Retention by count and bytes. Age is looked at by tick.lua, once a second.
-local length, most, most_bytes = redis.call('XLEN', stream), tonumber(known[6] or 0), tonumber(known[7] or 0)
-local function over()
-  return (most > 0 and length > most) or (most_bytes > 0 and bytes > most_bytes and length > 1)
-end
-while over() do
-  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', math.min(count + 1, 100))
-  if #oldest == 0 then
-    bytes = 0
-    break
+-- Retention by count and bytes, shard by shard. Age is looked at by tick.lua, once a second.
+local most, most_bytes = tonumber(known[4] or 0), tonumber(known[5] or 0)
+for _, shard in pairs(touched) do
+  local length = redis.call('XLEN', shard.stream)
+  local function over()
+    return (most > 0 and length > most) or (most_bytes > 0 and shard.bytes > most_bytes and length > 1)
   end
-  for _, entry in ipairs(oldest) do
-    if not over() then
+  while over() do
+    local oldest = redis.call('XRANGE', shard.stream, '-', '+', 'COUNT', math.min(shard.brought + 1, 100))
+    if #oldest == 0 then
+      shard.bytes = 0
       break
     end
-    floor = tonumber(string.match(entry[1], '^%d+'))
-    length = length - 1
-    bytes = bytes - forget(own, entry[2])
+    for _, entry in ipairs(oldest) do
+      if not over() then
+        break
+      end
+      shard.floor = string.match(entry[1], '^%d+')
+      length = length - 1
+      shard.bytes = shard.bytes - forget(own, shard.floor, entry[2])
+    end
+    redis.call('XTRIM', shard.stream, 'MINID', string.format('%.0f', shard.floor + 1))
   end
-  redis.call('XTRIM', stream, 'MINID', string.format('%.0f', floor + 1))
+  redis.call('HSET', shard.facts, 'last', shard.last, 'floor', shard.floor, 'bytes', string.format('%.0f', shard.bytes))
 end
-redis.call('HSET', facts, 'high', last, 'last', last, 'floor', string.format('%.0f', floor), 'bytes', bytes)
+redis.call('HSET', facts, 'high', position, 'last', position)
 if receipt then
   local first_text = string.format('%.0f', first)
   redis.call('SET', receipt, ARGV[5] .. ' ' .. first_text .. ' ' .. ARGV[6] .. '\n' .. table.concat(brought, '\n'),

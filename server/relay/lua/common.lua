@@ -9,18 +9,22 @@ local function turned(epoch, newest, given, known_epoch, last, high)
 end
 
 -- Forget the own id of an entry that goes, and give its bytes.
-local function forget(own, fields)
+local function forget(own, position, fields)
   local size = 0
   for at = 1, #fields, 2 do
     if fields[at] == 's' then
       size = tonumber(fields[at + 1]) or 0
     elseif fields[at] == 'i' then
       local id = fields[at + 1]
-      local rest = string.gsub(redis.call('HGET', own, id) or '', '^%d+ ?', '')
-      if rest == '' then
-        redis.call('HDEL', own, id)
-      else
-        redis.call('HSET', own, id, rest)
+      local places = ' ' .. (redis.call('HGET', own, id) or '') .. ' '
+      local from, to = string.find(places, ' ' .. position .. ' ', 1, true)
+      if from then
+        local rest = string.match(string.sub(places, 1, from) .. string.sub(places, to + 1), '^%s*(.-)%s*$')
+        if rest == '' then
+          redis.call('HDEL', own, id)
+        else
+          redis.call('HSET', own, id, rest)
+        end
       end
     end
   end

@@ -1,21 +1,35 @@
 -- Open a channel's log, or begin a new epoch of it.
--- KEYS: facts, stream. ARGV: an epoch for a log that has none; the epoch that is found to have been turned back, or "";
--- the highest position that the node has given out; most events, bytes and seconds (0: no bound).
--- Gives {epoch, high, last, floor}. Positions go on above everything that any cursor can hold.
-local facts, stream = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', facts, 'epoch', 'high', 'last', 'floor')
+-- KEYS: facts, own ids, then facts and stream of each shard (of the only one, the facts are the channel's).
+-- ARGV: an epoch for a log that has none; the epoch that is found to have been turned back, or ""; the highest position
+-- that the node has given out; most events, bytes and seconds (0: no bound) of a shard.
+-- Gives {'opened', epoch, high, last and floor of each shard ...} or {'split', number}: into so many shards, not ours.
+-- Positions go on above everything that any cursor can hold.
+local facts, own = KEYS[1], KEYS[2]
+local known = redis.call('HMGET', facts, 'epoch', 'high', 'shards')
 local epoch, high = known[1], math.max(tonumber(known[2] or 0), tonumber(ARGV[3]))
-local last, floor = known[3] or '0', known[4] or '0'
-redis.call('HSET', facts, 'most_events', ARGV[4], 'most_bytes', ARGV[5], 'most_seconds', ARGV[6])
+local shards = (#KEYS - 2) / 2
+if epoch and tonumber(known[3] or 1) ~= shards then
+  return {'split', known[3] or '1'}
+end
+redis.call('HSET', facts, 'most_events', ARGV[4], 'most_bytes', ARGV[5], 'most_seconds', ARGV[6], 'shards', shards)
+if not epoch then
+  redis.call('DEL', own)
+  for shard = 0, shards - 1 do
+    redis.call('DEL', KEYS[4 + shard * 2])
+    redis.call('HSET', KEYS[3 + shard * 2], 'bytes', 0, 'last', '0', 'floor', '0')
+  end
+  redis.call('HSET', facts, 'last', '0')
+end
 if not epoch or epoch == ARGV[2] then
   local now = redis.call('TIME')
-  if not epoch then
-    redis.call('DEL', stream)
-    last, floor = '0', '0'
-    redis.call('HSET', facts, 'bytes', 0)
-  end
   epoch = ARGV[1]
   high = math.max(high, now[1] * 1000000 + now[2])
-  redis.call('HSET', facts, 'epoch', epoch, 'high', string.format('%.0f', high), 'last', last, 'floor', floor)
+  redis.call('HSET', facts, 'epoch', epoch, 'high', string.format('%.0f', high))
 end
-return {epoch, string.format('%.0f', high), last, floor}
+local answer = {'opened', epoch, string.format('%.0f', high)}
+for shard = 0, shards - 1 do
+  local stands = redis.call('HMGET', KEYS[3 + shard * 2], 'last', 'floor')
+  answer[#answer + 1] = stands[1] or '0'
+  answer[#answer + 1] = stands[2] or '0'
+end
+return answer
