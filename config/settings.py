@@ -8,10 +8,17 @@ may be together in config/checks.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.app_companies import Companies
+from config.app_facilities import Facilities
+from config.app_jobs import Jobs
+from config.app_monitors import Monitors
+from config.app_prices import Prices
+from config.applications import Applications
 from config.channels import ChannelPolicySettings, Channels, ChannelSettings
 from config.fields import Group
 from config.network import Admission, Broadcasting, Listening
@@ -33,10 +40,33 @@ GROUPS: tuple[type[Group], ...] = (
     Admission,
     Broadcasting,
     Operation,
+    Applications,
+    Facilities,
+    Prices,
+    Monitors,
+    Jobs,
+    Companies,
 )
 
 
-class Settings(Operation, Broadcasting, Admission, Channels, Lag, History, Streams, Rights, Listening, BaseSettings):
+class Settings(
+    Companies,
+    Jobs,
+    Monitors,
+    Prices,
+    Facilities,
+    Applications,
+    Operation,
+    Broadcasting,
+    Admission,
+    Channels,
+    Lag,
+    History,
+    Streams,
+    Rights,
+    Listening,
+    BaseSettings,
+):
     """All settings. Immutable; a change takes a restart."""
 
     model_config = SettingsConfigDict(
@@ -64,12 +94,12 @@ class Settings(Operation, Broadcasting, Admission, Channels, Lag, History, Strea
         """True if no key is configured: everybody on the loopback interface may do everything."""
         return self.jwt_secret is None and self.jwt_public_key is None and self.jwks_url is None
 
-    def channel(self, name: str) -> ChannelPolicySettings:
-        """The policy of channel `name`: its overrides, else these settings."""
+    def channel(self, name: str, defaults: Mapping[str, Any] | None = None) -> ChannelPolicySettings:
+        """The policy of channel `name`: its overrides, else `defaults` (an application's), else these settings."""
         own = self.channels.get(name, ChannelSettings()).model_dump(exclude_none=True)
         common = {
             field: getattr(self, field)
             for field in ChannelPolicySettings.model_fields
             if field in type(self).model_fields
         }
-        return ChannelPolicySettings.model_validate(common | own)
+        return ChannelPolicySettings.model_validate(common | dict(defaults or {}) | own)

@@ -12,9 +12,10 @@ held for a publish alone.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.client import responses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import tornado.web
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
@@ -234,17 +235,19 @@ class Application(tornado.web.Application):
         return StreamDelegate(self.surface, self.opener, self.connections, request_conn, other)
 
 
+class Parts(NamedTuple):
+    """What every handler is given."""
+
+    surface: StreamSurface
+    vitals: Vitals
+    connections: HttpConnections
+
+
 def make_application(
-    surface: StreamSurface,
-    vitals: Vitals,
-    revoker: Revoker,
-    opener: Opener,
-    connections: HttpConnections,
-    *,
-    console: bool,
+    given: Parts, revoker: Revoker, opener: Opener, more: Sequence[URLSpec] = (), *, console: bool
 ) -> Application:
-    """The application with all its routes."""
-    parts = {"surface": surface, "vitals": vitals, "connections": connections}
+    """The application with all its routes; `more` are those of applications, after its own."""
+    parts = given._asdict()
     routes = [
         URLSpec(r"/\.well-known/mercure", PublishHandler, parts),
         URLSpec(r"/channels/[a-z][a-z0-9_-]{0,63}/events", PublishHandler, parts),
@@ -255,7 +258,7 @@ def make_application(
         names = "|".join(name.replace(".", r"\.") for name in CONSOLE_FILES)
         routes += [URLSpec(r"/", ConsoleHandler, parts), URLSpec(rf"/console/({names})", ConsoleHandler, parts)]
     application = Application(
-        routes, default_handler_class=NotFoundHandler, default_handler_args=parts, log_function=lambda _: None
+        [*routes, *more], default_handler_class=NotFoundHandler, default_handler_args=parts, log_function=lambda _: None
     )
-    application.surface, application.opener, application.connections = surface, opener, connections
+    application.surface, application.opener, application.connections = given.surface, opener, given.connections
     return application

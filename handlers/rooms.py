@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from handlers.answers import Refused
 from handlers.cors import Origins
 from server.admission import Admission
-from server.auth import Authenticator, AuthError, Principal
+from server.auth import PARAMETER, Authenticator, AuthError, Principal
 from server.channel import Channel, Policy
 from server.endings import NOT_FOUND
 from server.exchange import Request
@@ -45,10 +45,10 @@ class Rooms:
             raise Refused(NOT_FOUND, reason="a channel's name is [a-z][a-z0-9_-]{0,63}")
         return found[1]
 
-    def authenticate(self, request: Request) -> Principal:
+    def authenticate(self, request: Request, token_parameter: str = PARAMETER) -> Principal:
         """Who is asking. Raises Refused."""
         try:
-            return self.authenticator.authenticate(request)
+            return self.authenticator.authenticate(request, token_parameter)
         except AuthError as error:
             raise Refused(error.ending, error.field, error.reason, challenge=error.challenge) from None
 

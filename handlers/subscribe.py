@@ -8,13 +8,14 @@ for the 4,096 latest URLs (short ones, and never those that carry a token).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
 from handlers.answers import Refused, bad, missing_token
 from handlers.fields import decoded, parse_query
 from handlers.rooms import MERCURE_PATH, Rooms
+from handlers.streams import Admitted, StreamCall, StreamRoute, Streams
 from server.auth import ANONYMOUS
 from server.exchange import Request
 from server.frames import Encoding
@@ -118,11 +119,21 @@ def _last(value: str) -> int:
 class Subscriber:
     """Admits or refuses streaming requests."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, streams: Streams | None = None) -> None:
         self._rooms = rooms
+        self._streams = streams or Streams()
 
     def subscribe(self, request: Request) -> Subscription | None:
-        """The subscription, or None if its channel has first to be opened (`subscribe_later`). Raises Refused."""
+        """The subscription, or None if something has to be waited for (`subscribe_later`). Raises Refused."""
+        found = self._streams.find(request.path)
+        if found is not None:
+            route, arguments = found
+            if route.waits:
+                return None
+            call, origin = self._call(request, route, arguments)
+            admitted = route.admit(call)
+            assert isinstance(admitted, Admitted)
+            return self._subscription(route, call, admitted, origin)
         rooms = self._rooms
         origin = rooms.origins.check(request)
         principal = rooms.authenticate(request)
@@ -146,7 +157,7 @@ class Subscriber:
         return Subscription(
             channel,
             wanted.selection(grants),
-            self._cursor(request, wanted),
+            self._cursor(request, wanted.cursor),
             wanted.last,
             principal.subject,
             principal.expires,
@@ -157,7 +168,14 @@ class Subscriber:
         )
 
     async def subscribe_later(self, request: Request) -> Subscription:
-        """As `subscribe`, opening the channel first. Raises Refused, RelayUnavailable."""
+        """As `subscribe`, waiting for what it takes. Raises Refused, RelayUnavailable."""
+        found = self._streams.find(request.path)
+        if found is not None:
+            route, arguments = found
+            call, origin = self._call(request, route, arguments)
+            admitted = route.admit(call)
+            admitted = admitted if isinstance(admitted, Admitted) else await admitted
+            return self._subscription(route, call, admitted, origin)
         subscription = self.subscribe(request)
         if subscription is None:
             await self._rooms.open(self._rooms.channel_name(request.path))
@@ -165,12 +183,49 @@ class Subscriber:
         assert subscription is not None
         return subscription
 
+    def _call(
+        self, request: Request, route: StreamRoute, arguments: Mapping[str, str]
+    ) -> tuple[StreamCall, str | None]:
+        """What an application has to judge, and the allowed origin. Raises Refused."""
+        origin = self._rooms.origins.check(request)
+        principal = self._rooms.authenticate(request, route.token_parameter)
+        parameters: dict[str, str] = {}
+        for name, value in parse_query(request.query):
+            if name in CURSOR_NAMES:
+                parameters.setdefault(name, value.decode("utf-8", "replace"))
+            else:
+                parameters.setdefault(name, decoded(name, value))
+        return StreamCall(request, arguments, parameters, principal), origin
+
+    def _subscription(
+        self, route: StreamRoute, call: StreamCall, admitted: Admitted, origin: str | None
+    ) -> Subscription:
+        rooms, request, principal = self._rooms, call.request, admitted.principal
+        remote = rooms.peers.address(request.remote, request.headers.get(b"x-forwarded-for"))
+        refusal = rooms.admission.refusal(remote, principal.subject)
+        if refusal is not None:
+            raise Refused(refusal)
+        named = [call.parameters[name] for name in CURSOR_NAMES if name in call.parameters]
+        return Subscription(
+            rooms.hub.channels[route.channel],
+            admitted.selection,
+            self._cursor(request, next((cursor for cursor in named if cursor), "" if named else None)),
+            admitted.last,
+            principal.subject,
+            principal.expires,
+            origin,
+            remote,
+            Encoding.PLAIN if request.http_1_0 else Encoding.CHUNKED,
+            principal.marks,
+            admitted.greeting,
+        )
+
     @staticmethod
-    def _cursor(request: Request, wanted: Wanted) -> str | None:
+    def _cursor(request: Request, parameter: str | None) -> str | None:
         """The header, if it is not empty, else the parameter; "" if either was given empty."""
         header = request.headers.get(b"last-event-id")
         if header:
             # A browser sends the UTF-8 bytes of the id. What is no UTF-8 is no id of ours: it stays as it is and is
             # found nowhere.
             return header.decode("utf-8", "replace")
-        return wanted.cursor if header is None else wanted.cursor or ""
+        return parameter if header is None else parameter or ""

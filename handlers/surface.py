@@ -15,6 +15,7 @@ from typing import Any
 from handlers.answers import Refused, json_response, refusal_response
 from handlers.publish import Publisher
 from handlers.rooms import CHANNEL_PATH, MERCURE_PATH, Rooms
+from handlers.streams import Streams
 from handlers.subscribe import Subscriber
 from server.channel import Start
 from server.endings import DRAINING, OVERLOADED, UNAVAILABLE
@@ -29,8 +30,11 @@ log = get_logger("surface")
 class StreamSurface:
     """Implements `server.door.Surface`."""
 
-    def __init__(self, rooms: Rooms, subscriber: Subscriber, publisher: Publisher) -> None:
+    def __init__(
+        self, rooms: Rooms, subscriber: Subscriber, publisher: Publisher, streams: Streams | None = None
+    ) -> None:
         self._rooms = rooms
+        self._streams = streams or Streams()
         self._subscriber = subscriber
         self._publisher = publisher
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,12 +49,14 @@ class StreamSurface:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @staticmethod
-    def is_stream(path: str) -> bool:
+    def is_stream(self, path: str) -> bool:
         """True if a GET of this path is a stream."""
-        return path == MERCURE_PATH or CHANNEL_PATH.fullmatch(path) is not None
+        return self.is_publish(path) or self._streams.find(path) is not None
 
-    is_publish = is_stream
+    @staticmethod
+    def is_publish(path: str) -> bool:
+        """True if a POST of this path is a publish."""
+        return path == MERCURE_PATH or CHANNEL_PATH.fullmatch(path) is not None
 
     def subscribe(self, request: Request) -> Subscription | Response | None:
         """Admit or refuse; None if the channel has first to be opened."""

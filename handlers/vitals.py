@@ -51,7 +51,9 @@ class Vitals:
         node = self._node
         state = node.relay.state()
         relay = "ok" if state["ok"] else str(state.get("reason", "does not take appends"))
-        checks = {"relay": relay, "draining": node.draining}
+        # A bridge that is away takes no node out of service: readers are served as ever. So it is said, and no more.
+        others = {name: state() for name, state in node.checks.items()}
+        checks = {"relay": relay, "draining": node.draining} | others
         response = json_response({"ready": node.ready, "checks": checks}, 200 if node.ready else 503)
         if not node.ready:
             response.headers.append(("Retry-After", "5"))

@@ -109,15 +109,16 @@ class Authenticator:
         self.refusals: dict[str, int] = {}
         self._logged: dict[str, float] = {}
 
-    def authenticate(self, request: Request) -> Principal:
-        """Who is asking: DEVELOPMENT if no key is configured, ANONYMOUS without a token. Never waits.
+    def authenticate(self, request: Request, parameter: str = PARAMETER) -> Principal:
+        """Who is asking: DEVELOPMENT if no key is configured, ANONYMOUS without a token. Never waits. `parameter` is
+        the name that a token in the query has.
 
         Raises AuthError. Whether ANONYMOUS will do is the caller's to say: it is a policy of each channel.
         """
         if not self.keys.configured:
             # Whoever comes from elsewhere came through something that should not be there.
             return DEVELOPMENT if not request.remote or is_loopback(request.remote) else ANONYMOUS
-        token = self._token(request)
+        token = self._token(request, parameter)
         if token is None:
             return ANONYMOUS
         principal = self._principal(token)
@@ -126,7 +127,7 @@ class Authenticator:
             raise _invalid()
         return principal
 
-    def _token(self, request: Request) -> str | None:
+    def _token(self, request: Request, parameter: str) -> str | None:
         header = request.header(b"authorization")
         if header is not None:
             found = _BEARER.fullmatch(header) if len(header) <= MAX_TOKEN_CHARACTERS + 16 else None
@@ -138,15 +139,15 @@ class Authenticator:
             if request.method not in _SAFE_METHODS:
                 self._check_origin(request)
             return token
-        return self._parameter(request.query) if self._query_token else None
+        return self._parameter(request.query, parameter) if self._query_token else None
 
-    def _parameter(self, query: str) -> str | None:
-        if PARAMETER not in query and "%" not in query:
+    def _parameter(self, query: str, parameter: str) -> str | None:
+        if parameter not in query and "%" not in query:
             return None
         pairs = (pair.partition("=") for pair in query.split("&"))
-        values = [value for name, _, value in pairs if _is_parameter(name)]
+        values = [value for name, _, value in pairs if _is_parameter(name, parameter)]
         if len(values) > 1:
-            self._bad_request(PARAMETER, "must come once")
+            self._bad_request(parameter, "must come once")
         return unquote_plus(values[0]) or None if values else None
 
     def _check_origin(self, request: Request) -> None:
@@ -231,8 +232,8 @@ def _cookie(header: str | None) -> str | None:
     return None
 
 
-def _is_parameter(name: str) -> bool:
-    return name == PARAMETER or ("%" in name and unquote_plus(name) == PARAMETER)
+def _is_parameter(name: str, parameter: str) -> bool:
+    return name == parameter or ("%" in name and unquote_plus(name) == parameter)
 
 
 def _origin_of(url: str) -> str:

@@ -32,6 +32,8 @@ ROOM_SECONDS = 5.0  # how long a publish waits for readers' unsent bytes to go d
 MAX_FIELD_BYTES = 1_024  # id, type, retry and their names are at the most this
 MAX_GROWTH = 7  # a byte of data is at the most this many on the wire ("\n" becomes "\ndata: ")
 
+Listener = Callable[[Sequence[Entry]], None]
+
 log = get_logger("hub")
 
 
@@ -54,9 +56,15 @@ class Hub:
         self._max_frame_bytes = max_frame_bytes
         self._max_channels = max_channels
         self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._listeners: dict[str, list[Listener]] = {}
         self._beginning: dict[str, asyncio.Task[None]] = {}
         # The memory relay appends without waiting: publishes then need no coroutine.
         self._append_now = relay.append_now if isinstance(relay, MemoryRelay) else None
+
+    def listen(self, channel: str, listener: Listener) -> None:
+        """Call `listener` with the entries of a channel as they are delivered on this node, before its readers get
+        them. Of a split channel only followed shards come."""
+        self._listeners.setdefault(channel, []).append(listener)
 
     async def start(self, names: Sequence[str]) -> None:
         """Open the relay and the channels that are always there. Raises RelayUnavailable."""
@@ -127,7 +135,16 @@ class Hub:
     def _deliver(self, name: str, entries: Sequence[Entry]) -> None:
         channel = self.channels.get(name)
         if channel is not None:
+            for listener in self._listeners.get(name, ()):
+                self._tell(listener, entries)
             self._broadcaster.publish(channel.accept(entries, time.monotonic()))
+
+    @staticmethod
+    def _tell(listener: Listener, entries: Sequence[Entry]) -> None:
+        try:
+            listener(entries)
+        except Exception:  # readers are not to suffer from it
+            log.exception("listener_failed")
 
     def _turn(self, name: str, reason: str, position: int, state: LogState) -> None:
         """The log is not what it was: every reader is told so, and goes on from where the log is now."""

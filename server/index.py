@@ -52,6 +52,10 @@ class FeedIndex:
             if not self._by_prefix.get(length, True):
                 del self._by_prefix[length]
 
+    def of_topic(self, topic: str) -> list[Feed]:
+        """The feeds that select this very topic."""
+        return list(self._by_topic.get(topic, ()))
+
     def match(self, event: Event) -> list[Feed]:
         """The feeds whose selection wants the event, each once."""
         candidates = self._all

@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from prometheus_client.metrics_core import Metric
 
 from server.admission import Admission
 from server.broadcaster import Broadcaster
 from server.channel import Policy
 from server.endings import DRAINING, Ending
+from server.finishing import Finisher
 from server.hub import Hub
 from server.lifetimes import Lifetimes, leave_slot
 from server.logs import get_logger
@@ -109,6 +112,13 @@ class Node:
             retry_ms=(limits.retry_min_ms, limits.retry_max_ms),
             max_age_jitter=limits.max_age_jitter,
         )
+        self.finisher = Finisher(self.broadcaster.close)
+        self.on_tick.append(self.finisher.tick)
+        # What stands beside the engine (applications, bridges) says of itself: a state ("ok" or what is wrong),
+        # metrics, facts for the statistics.
+        self.checks: dict[str, Callable[[], str]] = {}
+        self.more_metrics: list[Callable[[], Iterable[Metric]]] = []
+        self.more_stats: dict[str, Callable[[], object]] = {}
         self._second = 0.0
 
     async def start(self, channels: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ujson
@@ -38,7 +39,8 @@ class Subscription:
     """What an admitted request asks for. `cursor` None: none given ("" is one that was given empty). `expires`: unix
     seconds or None.
 
-    `origin` is the allowed origin to name in the answer, or None.
+    `origin` is the allowed origin to name in the answer, or None. `greeting` makes the blocks that a stream begins with
+    whose client has nothing yet: the present state of what it watches. They carry no ids.
     """
 
     channel: Channel
@@ -51,6 +53,7 @@ class Subscription:
     remote: str
     encoding: Encoding
     marks: tuple[str, ...] = ()
+    greeting: Callable[[], bytes] | None = None
 
 
 class Opener:
@@ -111,6 +114,8 @@ class Opener:
         if start.found:
             self.resumed += 1
         first = self._first_block(channel, wanted, start, mark)
+        if wanted.greeting is not None and not start.found:
+            first += wanted.greeting()
         if start.found and position is not None and position >= channel.log.head:
             # Nothing to replay: live at once. The cursor moves on as after any replay, whether or not events that
             # this reader can't see were in between.

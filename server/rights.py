@@ -61,7 +61,8 @@ class Principal:
 
     `operate` opens the statistics; `authenticated` is False only for who brought no token. `scope` tells publishers
     apart: all tokens of one subject are one publisher, and every token without a subject is one of its own. `marks` are
-    what it can be revoked by (server/revocations.py).
+    what it can be revoked by (server/revocations.py). `tenant` and `company` are what the token's claims of these names
+    say, "" if nothing: for applications whose data belong to one.
     """
 
     subject: str = ""
@@ -72,6 +73,8 @@ class Principal:
     _other_channels: Rights = field(default=NOTHING, repr=False)
     scope: str = field(default="", repr=False)
     marks: tuple[str, ...] = field(default=(), repr=False)
+    tenant: str = ""
+    company: str = ""
 
     def rights(self, channel: str) -> Rights:
         """The rights on one channel."""
@@ -99,15 +102,33 @@ def principal_of(claims: Mapping[str, object], expires: float | None, fingerprin
         raise InvalidClaims("too many selectors")
     # The words in front keep a subject from passing for a fingerprint.
     scope = f"sub {subject}" if subject else f"token {fingerprint}"
-    return Principal(subject, expires, operate, True, channels, scope=scope, marks=_marks(claims))
+    return Principal(
+        subject,
+        expires,
+        operate,
+        True,
+        channels,
+        scope=scope,
+        marks=_marks(claims),
+        tenant=_name(claims, "tenant"),
+        company=_name(claims, "company"),
+    )
+
+
+def _name(claims: Mapping[str, object], claim: str) -> str:
+    """A claim that is a short text or a whole number; anything else names nothing."""
+    value = claims.get(claim)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value if isinstance(value, str) and len(value) <= MAX_SUBJECT_CHARACTERS and is_safe(value) else ""
 
 
 def _marks(claims: Mapping[str, object]) -> tuple[str, ...]:
     """What the token can be revoked by: its id, its subject, its tenant."""
     marks = []
     for kind, claim in zip(KINDS, ("jti", "sub", "tenant"), strict=True):
-        value = claims.get(claim)
-        if isinstance(value, str):
+        value = _name(claims, claim)
+        if value:
             with suppress(ValueError):  # who issues tokens without a name that can be one cannot revoke by it
                 marks.append(mark_of(kind, value))
     return tuple(marks)

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
@@ -22,12 +22,14 @@ from tornado.httpserver import HTTPServer
 from config.problems import ConfigError
 from config.settings import Settings
 from config.sources import load
-from handlers.application import make_application
+from handlers.application import Parts, make_application
 from handlers.cors import Origins
 from handlers.http_connections import HttpConnections
 from handlers.publish import Publisher
+from handlers.rest import endpoint_routes
 from handlers.revocations import Revoker
 from handlers.rooms import MAIN, Rooms
+from handlers.streams import Streams
 from handlers.subscribe import Subscriber
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
@@ -54,6 +56,9 @@ from server.sockets import (
 )
 from server.supervision import cancelled, supervise
 
+if TYPE_CHECKING:
+    from apps.running import Applications
+
 FINISH_SECONDS = 5.0
 STOP_SECONDS = 30.0  # what a stop may take beside the drain: thrice FINISH_SECONDS, and a relay that closes slowly
 SECOND_SIGNAL_STATUS = 130
@@ -65,9 +70,10 @@ class StartError(Exception):
     """The server can't start; the text is for the operator."""
 
 
-def policy_of(settings: Settings, name: str) -> Policy:
-    """A channel's policy from the settings. With `memory:` the ring is the log, so its bounds are the retention."""
-    own = settings.channel(name)
+def policy_of(settings: Settings, name: str, defaults: Mapping[str, Any] | None = None) -> Policy:
+    """A channel's policy from the settings; `defaults` are an application's. With `memory:` the ring is the log, so its
+    bounds are the retention."""
+    own = settings.channel(name, defaults)
     ring = Retention(own.ring_events, own.ring_bytes, own.ring_seconds)
     retain = (
         ring
@@ -147,18 +153,22 @@ class Front:
     Owns how these are wired to each other and to a node, and how they end. Must never know of keys or of what listens.
     """
 
-    def __init__(self, settings: Settings, node: Node, cluster: Cluster, rooms: Rooms) -> None:
+    def __init__(
+        self, settings: Settings, node: Node, cluster: Cluster, rooms: Rooms, applications: Applications | None
+    ) -> None:
         publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
-        self.surface = StreamSurface(rooms, Subscriber(rooms), publisher)
+        streams = Streams(applications.streams if applications else ())
+        self.surface = StreamSurface(rooms, Subscriber(rooms, streams), publisher, streams)
         connections = HttpConnections(
             self.surface,
             lambda stream, address: self._http.handle_stream(stream, address),
             most=settings.max_http_connections,
             max_body_bytes=settings.max_body_bytes,
         )
-        vitals, revoker = Vitals(node, cluster, rooms), Revoker(cluster, rooms)
+        parts = Parts(self.surface, Vitals(node, cluster, rooms), connections)
+        more = endpoint_routes(applications.endpoints, parts, rooms, applications.cache) if applications else []
         self._http = HTTPServer(
-            make_application(self.surface, vitals, revoker, node.opener, connections, console=settings.console),
+            make_application(parts, Revoker(cluster, rooms), node.opener, more, console=settings.console),
             max_header_size=16_384,
             max_body_size=settings.max_body_bytes,
             idle_connection_timeout=settings.header_seconds,
@@ -194,7 +204,8 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.node = Node(make_relay(settings), lambda name: policy_of(settings, name), make_limits(settings))
+        self._policies: Mapping[str, Mapping[str, Any]] = {}
+        self.node = Node(make_relay(settings), self._policy_of, make_limits(settings))
         try:
             self.authenticator = Authenticator(settings)
         except InvalidKey as error:
@@ -205,13 +216,19 @@ class Server:
             self.authenticator,
             Origins(settings.allowed_origins, development=settings.development),
             Peers(settings.trusted_proxies),
-            lambda name: policy_of(settings, name),
+            self._policy_of,
             settings.open_channels,
         )
         self.cluster = Cluster(
             self.node.relay.board, self.node.broadcaster, self.authenticator.revocations, self.node.presence
         )
-        self.front = Front(settings, self.node, self.cluster, rooms)
+        self.applications: Applications | None = None
+        if settings.apps:
+            from apps.running import Applications  # a node without applications needs none of it
+
+            self.applications = Applications(settings, self.node, self.cluster)
+            self._policies = self.applications.policies
+        self.front = Front(settings, self.node, self.cluster, rooms, self.applications)
         self.notifier = Notifier(self._status)
         self.node.on_tick.append(self.notifier.beat)
         self._signals = 0
@@ -219,15 +236,20 @@ class Server:
         self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    def _policy_of(self, name: str) -> Policy:
+        return policy_of(self.settings, name, self._policies.get(name))
+
     async def start(self) -> None:
         """Everything up, then listen. Raises StartError."""
         settings = self.settings
-        names = dict.fromkeys([MAIN, *([host_source.CHANNEL] if settings.host_source else []), *settings.channels])
+        own = [MAIN, *([host_source.CHANNEL] if settings.host_source else []), *self._policies]
         await self.authenticator.keys.start()
         try:
-            await self.node.start(list(names))
+            await self.node.start(list(dict.fromkeys([*own, *settings.channels])))
         except RelayUnavailable as error:
             raise StartError(f"relay {settings.relay}: {error.reason}") from None
+        if self.applications is not None:
+            await self._start_applications(self.applications)
         port = self._listen()
         if settings.host_source:
             self._keep("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
@@ -246,6 +268,14 @@ class Server:
                 "development_mode",
                 meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
             )
+
+    async def _start_applications(self, applications: Applications) -> None:
+        from bridges.database import DatabaseUnavailable
+
+        try:
+            await applications.start(self._keep)
+        except DatabaseUnavailable as error:
+            raise StartError(f"database: {error.reason}") from None
 
     def _listen(self) -> int:
         """Open the door on its addresses; the TCP port. Raises StartError."""
@@ -302,6 +332,8 @@ class Server:
         self._stop_listening()
         await cancelled(self._tasks)
         await self.front.finish()
+        if self.applications is not None:
+            await self.applications.stop()
         await self.authenticator.keys.stop()
         await self.cluster.leave()
         await self.node.stop()

@@ -148,7 +148,7 @@ def stats(node: Node) -> dict[str, object]:
             "resident_bytes": resident_bytes(),
             "loop_lag_seconds": round(node.loop_lag, 4),
         },
-    }
+    } | {name: facts() for name, facts in node.more_stats.items()}
 
 
 class Collector:
@@ -162,6 +162,8 @@ class Collector:
         node = self._node
         count = node.broadcaster.count
         yield from self._channels()
+        for more in node.more_metrics:
+            yield from more()
         yield _gauge("connections_stalled", "Readers whose socket takes no bytes now.", node.broadcaster.stalled)
         yield _gauge(
             "connections_maximum", "Most streaming connections that are admitted.", node.admission.max_connections

@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
+from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node
 
 # No example database and no deadline: a run depends on the code alone, not on earlier runs or a busy machine.
@@ -35,6 +36,14 @@ def node(tmp_path: Path) -> Iterator[StartNode]:
     for server in started:
         if server.process is not None:
             server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests: each takes a database of its own by `postgres.url(name)`."""
+    server = PostgresServer().start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

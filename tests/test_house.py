@@ -17,7 +17,7 @@ import pytest
 from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("config", "server", "handlers", "ringcast")
+LAYERS = ("config", "server", "handlers", "bridges", "apps", "ringcast")
 # Pure: events, frames, and what decides about them. No loop, no socket, no clock.
 PURE = (
     "channel",
@@ -125,6 +125,8 @@ def functions(paths: list[Path]) -> Iterator[tuple[int, str]]:
         ("server.commands", {"config", "server"}),
         ("server", {"config", "server"}),
         ("handlers", {"config", "server", "handlers"}),
+        ("bridges", {"config", "server", "handlers", "bridges"}),
+        ("apps", {"config", "server", "handlers", "bridges", "apps"}),
         ("ringcast", {"server", "ringcast"}),
     ],
 )
@@ -134,7 +136,18 @@ def test_imports_go_one_way(part: str, may: set[str]) -> None:
         for module, path in MODULES.items()
         if (module == part or module.startswith(part + ".")) and module != "server.serving"
         for name in sorted(imports_of(path))
-        if layer_of(name) in {*LAYERS, "apps", "bridges", "benchmarks", "tests"} - may
+        if layer_of(name) in {*LAYERS, "benchmarks", "tests"} - may
+    ]
+    assert wrong == []
+
+
+def test_applications_do_not_know_each_other() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if module.count(".") > 1 and layer_of(module) == "apps"
+        for name in imports_of(path)
+        if name.startswith("apps.") and name.count(".") > 1 and name.split(".")[1] != module.split(".")[1]
     ]
     assert wrong == []
 
@@ -168,7 +181,7 @@ def test_only_the_connection_of_handlers_to_tornado_knows_tornado() -> None:
         if layer_of(module) == "handlers" and any(layer_of(name) == "tornado" for name in imports_of(path))
     }
     assert users <= {
-        "handlers.application", "handlers.begun_stream", "handlers.incoming", "handlers.stream_delegate"
+        "handlers.application", "handlers.begun_stream", "handlers.incoming", "handlers.rest", "handlers.stream_delegate"
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 from tornado.web import Application
 
 from config.settings import Settings
-from handlers.application import make_application
+from handlers.application import Parts, make_application
 from tests.handlers.lodge import Lodge
 
 
@@ -49,11 +49,5 @@ def lodge(io_loop: IOLoop, own_settings: dict[str, Any]) -> Iterator[Lodge]:
 @pytest.fixture
 def app(lodge: Lodge) -> Application:
     """What the plugin serves."""
-    return make_application(
-        lodge.surface,
-        lodge.vitals,
-        lodge.revoker,
-        lodge.node.opener,
-        lodge.connections,
-        console=lodge.settings.console,
-    )
+    parts = Parts(lodge.surface, lodge.vitals, lodge.connections)
+    return make_application(parts, lodge.revoker, lodge.node.opener, console=lodge.settings.console)

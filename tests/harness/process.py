@@ -54,7 +54,7 @@ class Node:
         self.port = port or free_port()
         self.folder = folder
         self.log_path = folder / f"server-{self.port}.log"
-        self.settings = {"host_source": False} | settings
+        self.settings = {"host_source": False, "apps": "none"} | settings
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -1,0 +1,1 @@
+"""Bridges: what brings events in from elsewhere, and the database that applications share."""

@@ -1,0 +1,149 @@
+"""The database: one engine for all applications, SQLite in a file by default, PostgreSQL by its URL.
+
+Owns the engine, transactions and the state of the schema. Must never know what a table is for.
+
+Invariants: nothing here blocks the loop (aiosqlite's threads, asyncpg's sockets); every wait has a limit; SQLite writes
+one transaction at a time, in the order in which they were asked for, so that two of them never fail as locked. A
+transaction is whole or did not happen.
+Cost: about 0.3 ms for a small transaction in SQLite, most of it the way to its thread and back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import MetaData, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server.logs import get_logger
+
+# All tables, each defined in the module that owns it; made by the migrations.
+metadata = MetaData()
+
+ANSWER_SECONDS = 10.0
+POOL_CONNECTIONS = 8
+# SQLSTATE classes: connection, resources, operator intervention (a server that starts, stops or has crashed).
+_AWAY_STATES = ("08", "53", "57P")
+# SQLite: busy, locked, read-only, input or output, full, cannot open.
+_AWAY_CODES = (5, 6, 8, 10, 13, 14)
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = get_logger("database")
+
+
+class DatabaseUnavailable(Exception):
+    """The database does not answer, or not in time. `reason` is safe to show."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def url_of(database: str) -> str:
+    """The driver's URL for a setting: `sqlite:PATH` or `postgresql://…`. Raises ValueError."""
+    if database.startswith("sqlite:"):
+        return f"sqlite+aiosqlite:///{database.removeprefix('sqlite:')}"
+    if database.startswith(("postgresql://", "postgres://")):
+        return "postgresql+asyncpg://" + database.partition("://")[2]
+    raise ValueError("must be sqlite:PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME")
+
+
+class Database:
+    """See the module's head. `start` before anything else."""
+
+    def __init__(self, database: str) -> None:
+        self.url = url_of(database)
+        self.sqlite = self.url.startswith("sqlite")
+        self._engine: AsyncEngine | None = None
+        self._writing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect, and bring the schema up to date. Raises DatabaseUnavailable."""
+        options: dict[str, Any] = {} if self.sqlite else {"pool_size": POOL_CONNECTIONS, "pool_pre_ping": True}
+        if not self.sqlite:
+            options["connect_args"] = {"timeout": ANSWER_SECONDS, "command_timeout": ANSWER_SECONDS}
+        self._engine = create_async_engine(self.url, **options)
+        if self.sqlite:
+            event.listen(self._engine.sync_engine, "connect", _set_pragmas)
+        try:
+            await asyncio.to_thread(migrate, self.url)
+        except (DBAPIError, OSError) as error:
+            raise DatabaseUnavailable(_reason(error)) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read by. Raises DatabaseUnavailable."""
+        async with _translated(), self._connected().connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end of the block, undone if it raises. Raises DatabaseUnavailable."""
+        if not self.sqlite:
+            async with _translated(), self._connected().begin() as connection:
+                yield connection
+            return
+        async with self._writing, _translated(), self._connected().begin() as connection:
+            yield connection
+
+    def _connected(self) -> AsyncEngine:
+        if self._engine is None:
+            raise DatabaseUnavailable("the database is not open")
+        return self._engine
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        if self._engine is not None:
+            await self._engine.dispose()
+
+
+def migrate(url: str) -> None:
+    """Bring the schema of a database up to date. Blocking."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = make_url(url)
+    command.upgrade(config, "head")
+
+
+def _set_pragmas(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        f"busy_timeout={ANSWER_SECONDS:.0f}000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """What says that the database is away becomes one error; what says that a statement is wrong stays as it is."""
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_away(error.orig):
+            raise DatabaseUnavailable(_reason(error)) from error
+        raise
+    except (OSError, TimeoutError) as error:
+        raise DatabaseUnavailable(_reason(error)) from error
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """True for what is no fault of the statement."""
+    state = getattr(error, "sqlstate", None) or ""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, (OSError, TimeoutError)) or state.startswith(_AWAY_STATES) or code in _AWAY_CODES
+
+
+def _reason(error: BaseException) -> str:
+    return f"the database does not answer ({type(error).__name__})"

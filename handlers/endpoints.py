@@ -1,0 +1,186 @@
+"""Endpoints: requests and answers in JSON, declared in one place each.
+
+Owns the declaration (method, path, who may, what comes in, what goes out), the reading of what came in, and its
+refusal with a code, the field and the reason. The same declaration is what the API's description is made of
+(handlers/openapi.py), so they can't disagree. Must never know of Tornado or of what an application does.
+
+Status: 400 for what is no JSON, or a parameter that is not valid; 422 for JSON whose fields are not valid; 401, 403,
+404, 409 as raised (`not_found`, `conflict`). Every refusal names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import ujson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from handlers.answers import COMMON_HEADERS, Refused, bad, dumps, missing_grant, missing_token
+from handlers.fields import decoded, parse_query
+from handlers.paths import pattern_of
+from server.endings import BAD_REQUEST, NOT_FOUND
+from server.exchange import Request, Response
+from server.rights import ANONYMOUS, Principal
+
+MAX_BODY_BYTES = 65_536
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Body(BaseModel):
+    """What comes in. A field that is not known is refused: it may be one that was mistyped."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_strip_whitespace=True)
+
+
+class Query(BaseModel):
+    """The parameters of a GET. One that is not known is ignored: links collect them."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, str_strip_whitespace=True)
+
+
+class Page(Query):
+    """For lists: `limit` entries from `offset` on."""
+
+    limit: int = 50
+    offset: int = 0
+
+    def model_post_init(self, _: Any) -> None:
+        if not 1 <= self.limit <= 500:
+            raise bad("limit", "must be from 1 to 500")
+        if not 0 <= self.offset <= 1_000_000:
+            raise bad("offset", "must be from 0 to 1000000")
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A request, read: the arguments of its path, its parameters and its body as the endpoint declares them, and who
+    is asking."""
+
+    request: Request
+    arguments: Mapping[str, str]
+    query: Any
+    body: Any
+    principal: Principal
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer. `value` becomes JSON: dicts, lists, texts, numbers, or a pydantic model. None: no body (204). `tags`
+    are what a kept answer depends on (handlers/response_cache.py)."""
+
+    value: object = None
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    tags: Sequence[str] = ()
+
+    def response(self) -> Response:
+        """As it goes out. Never cached by others unless the endpoint says so in a header of its own."""
+        if self.value is None:
+            return Response(204, headers=[*COMMON_HEADERS, *self.headers])
+        value = self.value.model_dump(mode="json") if isinstance(self.value, BaseModel) else self.value
+        return Response(self.status, dumps(value), headers=[*COMMON_HEADERS, *self.headers])
+
+
+Check = Callable[[Call], None]
+
+
+def everybody(_: Call) -> None:
+    """No token needed."""
+
+
+def signed_in(call: Call) -> None:
+    """A valid token, whoever's."""
+    if call.principal is ANONYMOUS:
+        raise missing_token()
+
+
+def operators(call: Call) -> None:
+    """A token with `ringcast.operate`."""
+    signed_in(call)
+    if not call.principal.operate:
+        raise missing_grant("the token does not grant operating")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path. `path` has arguments in braces, each one segment. `access` raises Refused. `keep_seconds`:
+    answers are kept so long for all who ask the same (see handlers/response_cache.py); 0: never."""
+
+    method: str
+    path: str
+    run: Callable[[Call], Awaitable[Reply]]
+    summary: str
+    query: type[BaseModel] = NoQuery
+    body: type[BaseModel] | None = None
+    reply: type[BaseModel] | None = None
+    access: Check = everybody
+    errors: Sequence[int] = ()
+    status: int = 200
+    tag: str = ""
+    keep_seconds: float = 0.0
+    max_body_bytes: int = MAX_BODY_BYTES
+
+    @cached_property
+    def pattern(self) -> Any:
+        """What paths of this endpoint look like."""
+        return pattern_of(self.path)
+
+    def read(self, request: Request, arguments: Mapping[str, str], principal: Principal) -> Call:
+        """The request as this endpoint wants it. Raises Refused."""
+        call = Call(request, arguments, None, None, principal)
+        self.access(call)
+        parameters: dict[str, str] = {}
+        for name, value in parse_query(request.query):
+            parameters.setdefault(name, decoded(name, value))
+        call.query = _validated(self.query, parameters, 400)
+        if self.body is not None:
+            call.body = _validated(self.body, _json(request), 422)
+        return call
+
+
+def _json(request: Request) -> object:
+    media_type = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if media_type not in ("application/json", ""):
+        raise Refused(BAD_REQUEST, "Content-Type", "must be application/json", status=415, code="unsupported_type")
+    try:
+        value: object = ujson.loads(request.body.decode())
+    except (ValueError, RecursionError):
+        raise bad("", "the body must be JSON") from None
+    return value
+
+
+def _validated(model: type[ModelT], value: object, status: int) -> ModelT:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = [
+            {"field": ".".join(map(str, one["loc"])), "reason": one["msg"].removeprefix("Value error, ")}
+            for one in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        first = problems[0]
+        code = "bad_request" if status == 400 else "invalid"
+        more = problems if len(problems) > 1 else None
+        raise Refused(BAD_REQUEST, first["field"], first["reason"], status=status, code=code, more=more) from None
+
+
+def not_found(field_name: str, reason: str) -> Refused:
+    """404: there is nothing of that name, for who is asking."""
+    return Refused(NOT_FOUND, field_name, reason)
+
+
+def conflict(field_name: str, reason: str) -> Refused:
+    """409: it can't be, as things stand."""
+    return Refused(BAD_REQUEST, field_name, reason, status=409, code="conflict")
+
+
+def invalid(field_name: str, reason: str) -> Refused:
+    """422: well formed, and makes no sense."""
+    return Refused(BAD_REQUEST, field_name, reason, status=422, code="invalid")

@@ -1,0 +1,1 @@
+"""Bridges, and the database that applications share."""

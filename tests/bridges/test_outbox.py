@@ -1,0 +1,342 @@
+"""The outbox over SQLite and PostgreSQL: a change and its event cannot part, and an event enters once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import func, select
+
+from bridges.database import Database, DatabaseUnavailable
+from bridges.leases import Lease
+from bridges.outbox import Outbox, outbox
+from server.event import Event
+from server.relay.protocol import Appended, RelayUnavailable
+from tests.harness.postgres import PostgresServer
+from tests.harness.process import ROOT, wait_until
+from tests.server.relay.bench import run
+from tests.server.relay.bench import until as eventually
+
+NewDatabase = Callable[[], str]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The setting of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path}/test.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(f"outbox_{uuid.uuid4().hex[:12]}")
+
+
+class Channelled:
+    """A hub that notes what is published, once for each key, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.data: list[str] = []
+        self.keys: dict[str, int] = {}
+        self.failing = 0
+
+    async def open(self, name: str) -> str:
+        return name
+
+    def publish(self, channel: str, events: Sequence[Event], key: Any) -> Awaitable[Appended]:
+        return self._publish(channel, events, key)
+
+    async def _publish(self, channel: str, events: Sequence[Event], key: Any) -> Appended:
+        await asyncio.sleep(0)
+        if self.failing:
+            self.failing -= 1
+            raise RelayUnavailable("no log")
+        replayed = key.key in self.keys
+        self.keys[key.key] = self.keys.get(key.key, 0) + 1
+        if not replayed:
+            self.data += [f"{channel} {event.data}" for event in events]
+        return Appended(tuple("x" for _ in events), replayed)
+
+
+@asynccontextmanager
+async def running(database: str, *nodes: str) -> AsyncIterator[tuple[Database, Channelled, list[Outbox]]]:
+    """Outboxes of several nodes over one database and one log."""
+    shared = Database(database)
+    hub: Any = Channelled()
+    with structlog.testing.capture_logs():
+        await shared.start()
+        several = [Outbox(shared, hub, node) for node in nodes or ("one",)]
+        tasks = [asyncio.create_task(one.run()) for one in several]
+        try:
+            yield shared, hub, several
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for one in several:
+                await one.stop()
+            await shared.stop()
+
+
+async def put(shared: Database, one: Outbox, *texts: str, channel: str = "main") -> None:
+    async with shared.writing() as connection:
+        await one.put(connection, channel, [Event(("t",), text) for text in texts])
+    one.wake()
+
+
+async def _put_and_fail(shared: Database, one: Outbox) -> None:
+    async with shared.writing() as connection:
+        await one.put(connection, "main", [Event(("t",), "never")])
+        raise ZeroDivisionError
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is what another task has done
+            await asyncio.sleep(0.005)
+
+
+async def rows(shared: Database) -> int:
+    async with shared.reading() as connection:
+        return (await connection.execute(select(func.count()).select_from(outbox))).scalar() or 0
+
+
+def test_what_is_committed_is_appended_in_order_and_then_gone(database: str) -> None:
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            for number in range(30):
+                await put(shared, one, f"{number}a", f"{number}b")
+            await until(lambda: len(hub.data) == 60)
+            assert hub.data == [f"main {number}{letter}" for number in range(30) for letter in "ab"]
+            await until(lambda: one.appended == 60)
+            assert await rows(shared) == 0
+
+    run(main())
+
+
+def test_what_is_undone_was_never_said(database: str) -> None:
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            with pytest.raises(ZeroDivisionError):
+                await _put_and_fail(shared, one)
+            await put(shared, one, "said")
+            await until(lambda: hub.data)
+            assert hub.data == ["main said"]
+
+    run(main())
+
+
+def test_each_channel_keeps_its_order_and_a_batch_holds_one_channel(database: str) -> None:
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            async with shared.writing() as connection:
+                for number in range(20):
+                    await one.put(connection, "ab"[number // 3 % 2], [Event(("t",), str(number))])
+            one.wake()
+            await until(lambda: len(hub.data) == 20)
+            assert hub.data == [f"{'ab'[number // 3 % 2]} {number}" for number in range(20)]
+
+    run(main())
+
+
+def test_a_log_that_is_away_delays_and_loses_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridges.outbox.RETRY_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            hub.failing = 3
+            await put(shared, one, "first")
+            await put(shared, one, "second")
+            await until(lambda: one.state == "no log")
+            await until(lambda: len(hub.data) == 2)
+            assert hub.data == ["main first", "main second"]
+            await until(lambda: one.state == "ok")
+            assert one.failures == 3
+
+    run(main())
+
+
+def test_a_batch_that_was_appended_and_not_deleted_is_the_same_batch_again(database: str) -> None:
+    """As after kill -9 between the two: the next that looks repeats it under its key, whatever has been added since."""
+
+    async def main() -> None:
+        shared = Database(database)
+        await shared.start()
+        hub: Any = Channelled()
+        dying = Outbox(shared, hub, "dying")
+        for text in ("one", "two"):
+            await put(shared, dying, text)
+        batch = await dying._claim()
+        await hub.publish("main", [Event(("t",), text) for text in ("one", "two")], _KeyOf(batch[0].batch))
+        await put(shared, dying, "three")
+        next_one = Outbox(shared, hub, "next")
+        assert await next_one._step()
+        assert await next_one._step()
+        assert not await next_one._step()
+        assert hub.data == ["main one", "main two", "main three"]
+        assert hub.keys[batch[0].batch] == 2
+        await shared.stop()
+
+    run(main())
+
+
+class _KeyOf:
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+def test_of_several_nodes_one_appends_and_another_goes_on_when_it_leaves(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridges.leases.RENEW_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with running(database, "one", "two") as (shared, hub, several):
+            await put(shared, several[0], *map(str, range(50)))
+            await until(lambda: sum(one.appended for one in several) == 50)
+            assert sorted(one.appended for one in several) == [0, 50]
+            first = next(one for one in several if one.appended)
+            other = next(one for one in several if one is not first)
+            await first.stop()
+            monkeypatch.setattr(first._lease, "_take", _never)
+            await put(shared, other, "more")
+            await until(lambda: other.appended)
+            assert hub.data[-1] == "main more"
+
+    run(main())
+
+
+async def _never() -> bool:
+    return False
+
+
+def test_a_lease_is_held_by_one_and_taken_over_when_it_expires(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridges.leases.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("bridges.leases.RENEW_SECONDS", 0.0)
+
+    async def main() -> None:
+        shared = Database(database)
+        await shared.start()
+        leases = [Lease(shared, "thing", str(number)) for number in range(5)]
+        held = [await lease.holds() for lease in leases]
+        assert held == [True, False, False, False, False]
+        assert await leases[0].holds()
+        await eventually(leases[3].holds)
+        assert not await leases[0].holds()
+        assert await Lease(shared, "other", "0").holds()
+        await shared.stop()
+
+    run(main())
+
+
+def test_writers_at_the_same_time_wait_for_each_other(database: str) -> None:
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            await asyncio.gather(*[put(shared, one, str(number)) for number in range(100)])
+            await until(lambda: len(hub.data) == 100)
+            assert sorted(hub.data) == sorted(f"main {number}" for number in range(100))
+
+    run(main())
+
+
+def test_the_schema_is_brought_up_to_date_once_by_whoever_comes_first(database: str) -> None:
+    """Nodes are processes, and may all start at the same moment."""
+    script = f"from bridges.database import migrate, url_of; migrate(url_of({database!r}))"
+    command = [sys.executable, "-c", script]
+    several = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+        for _ in range(1 if database.startswith("sqlite") else 3)
+    ]
+    assert [one.communicate(timeout=30)[1] for one in several] == [b""] * len(several)
+
+    async def main() -> None:
+        again = Database(database)
+        await again.start()
+        assert await rows(again) == 0
+        await again.stop()
+
+    run(main())
+
+
+def test_a_postgresql_that_is_away_is_an_error_in_words() -> None:
+    async def main() -> None:
+        gone = Database("postgresql://nobody@127.0.0.1:1/nothing")
+        with pytest.raises(DatabaseUnavailable, match="does not answer"):
+            await gone.start()
+        await gone.stop()
+
+    run(main())
+
+
+def test_a_postgresql_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridges.outbox.RETRY_SECONDS", 0.1)
+    server = PostgresServer().start()
+
+    async def main() -> None:
+        async with running(server.url("comes_back")) as (shared, hub, (one,)):
+            await put(shared, one, "before")
+            await until(lambda: hub.data)
+            server.kill()
+            with pytest.raises(DatabaseUnavailable):
+                await put(shared, one, "lost")
+            await until(lambda: one.state != "ok")
+            await asyncio.to_thread(server.start)
+            await put(shared, one, "after")
+            await until(lambda: len(hub.data) == 2)
+            assert hub.data == ["main before", "main after"]
+
+    try:
+        run(main())
+    finally:
+        server.stop()
+
+
+def test_kill_nine_after_the_commit_leaves_the_event_to_the_next(tmp_path: Path) -> None:
+    """The process dies with the row written and nothing appended."""
+    script = (
+        "import asyncio, sys\n"
+        "from bridges.database import Database\n"
+        "from bridges.outbox import Outbox\n"
+        "from server.event import Event\n"
+        "async def main():\n"
+        "    shared = Database('sqlite:test.db')\n"
+        "    await shared.start()\n"
+        "    async with shared.writing() as connection:\n"
+        "        await Outbox(shared, None, 'x').put(connection, 'main', [Event(('t',), 'left')])\n"
+        "    print('committed', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"committed\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    process.stdout.close()
+
+    async def main() -> None:
+        async with running(f"sqlite:{tmp_path}/test.db") as (_, hub, _outboxes):
+            await until(lambda: hub.data)
+            assert hub.data == ["main left"]
+
+    run(main())
+    wait_until(lambda: _count(tmp_path / "test.db") == 0)
+
+
+def _count(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        found: int = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return found
+    finally:
+        connection.close()
