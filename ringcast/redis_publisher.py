@@ -26,6 +26,7 @@ from server.event import Event
 from server.ids import new_epoch
 from server.relay.idempotency import Receipt
 from server.relay.protocol import KeyConflict, Retention
+from server.relay.redis_appends import append_arguments
 from server.relay.redis_client import ANSWER_SECONDS, CONNECT_SECONDS, reason_of, script
 from server.relay.redis_entries import pack
 from server.relay.redis_log import RedisLog
@@ -34,12 +35,11 @@ FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 _NOBODY_ELSES = Retention(0, 0, 0)
 
-Packed = tuple[str, int, str]
-
 
 class RedisPublisher:
-    """Publishes to one channel. A publish is tried for `within_seconds`; its key counts for `key_seconds`. `shards`: as
-    in the nodes' settings; only looked at if no node has opened the channel yet."""
+    """Publishes to one channel. A publish is tried for `within_seconds`; its key counts for `key_seconds`. With
+    `shards`, as in the nodes' settings (1 if they say nothing), it may also be the first to open the channel; without,
+    it waits until a node has."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class RedisPublisher:
         prefix: str = "ringcast",
         within_seconds: float = 60.0,
         key_seconds: float = 120.0,
-        shards: int = 1,
+        shards: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
         **options: Any,
     ) -> None:
@@ -61,7 +61,8 @@ class RedisPublisher:
             protocol=2,
             **options,
         )
-        self._log = RedisLog(channel, prefix, _NOBODY_ELSES, shards)
+        self._may_open = shards is not None
+        self._log = RedisLog(channel, prefix, _NOBODY_ELSES, shards or 1)
         self._log_in = partial(RedisLog, channel, prefix, _NOBODY_ELSES)
         self._within_seconds = within_seconds
         self._window_ms = round(key_seconds * 1000)
@@ -79,19 +80,17 @@ class RedisPublisher:
         values = "\n".join([str(len(events)), *(str(value) for one in packed for value in one)])
         digest = blake2b(values.encode(), digest_size=16).hexdigest()
         receipt_key = self._log.receipt_key("redis", key or uuid4().hex)
-        return list(self._until_appended(events, receipt_key, digest, packed))
+        return list(self._until_appended(events, receipt_key, digest))
 
-    def _until_appended(
-        self, events: Sequence[Event], receipt_key: str, digest: str, packed: Sequence[Packed]
-    ) -> tuple[str, ...]:
+    def _until_appended(self, events: Sequence[Event], receipt_key: str, digest: str) -> tuple[str, ...]:
         end = time.monotonic() + self._within_seconds
         wait = FIRST_WAIT_SECONDS
         while True:
             try:
-                ids = self._append(events, receipt_key, digest, packed)
+                ids = self._append(events, receipt_key, digest)
                 if ids is not None:
                     return ids
-                reason = "the log is turning to a new epoch"
+                reason = "the log is not open, or is turning to a new epoch"
             except (RedisError, OSError) as error:
                 reason = reason_of(error)
             if time.monotonic() + wait > end:
@@ -99,26 +98,26 @@ class RedisPublisher:
             self._sleep(random.uniform(0, wait))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
-    def _epoch(self) -> str:
-        """The epoch that the log is in, and into how many shards it is split: the log decides that, not we."""
+    def _epoch(self) -> str | None:
+        """The epoch that the log is in, and into how many shards it is split: that is for the log to say. None if there
+        is no log and it is not for us to say either."""
         found: Any = self._redis.hmget(self._log.facts, "epoch", "shards")
         epoch, shards = found
         if epoch is None:  # no node has opened the channel yet
+            if not self._may_open:
+                return None
             epoch = self._call("open", self._log.keys, [new_epoch(), "", 0, 0, 0, 0])[1]
         elif int(shards or 1) != len(self._log.shards):
             self._log = self._log_in(int(shards or 1))
         return str(epoch.decode())
 
-    def _append(
-        self, events: Sequence[Event], receipt_key: str, digest: str, packed: Sequence[Packed]
-    ) -> tuple[str, ...] | None:
+    def _append(self, events: Sequence[Event], receipt_key: str, digest: str) -> tuple[str, ...] | None:
         """The ids; None if the log has turned."""
         text = self._epoch()
-        log = self._log
-        values: list[str | int] = [len(events), len(log.shards)]
-        for event, one in zip(events, packed, strict=True):
-            values += *one, log.places(event)
-        kind, value = self._call("append", [*log.keys, receipt_key], [text, 0, 0, self._window_ms, digest, *values])
+        if text is None:
+            return None
+        known = [text, 0, 0, self._window_ms, digest]
+        kind, value = self._call("append", *append_arguments(self._log, events, known, [receipt_key]))
         if kind == b"turned":
             return None
         if kind == b"appended":

@@ -22,7 +22,7 @@ from server.index import FeedIndex
 from server.log import Log
 from server.relay.protocol import Entry, Followed, Retention
 from server.selection import Selection
-from server.shards import Following
+from server.shards import Following, Shards
 
 MAX_SAME_ID = 100  # looked at for one that may be read, as relays do: a publisher may use one id for all its events
 _RING = Retention(10_000, 64 << 20, 86_400.0)
@@ -47,14 +47,24 @@ class Policy:
     unknown_cursor: str = "all"
 
 
+class Floors(NamedTuple):
+    """Of the shards that a selection needs: who is behind `missed` has missed something of one of them, and behind
+    `begun` there is nothing in any. The same in a channel that is not split."""
+
+    missed: int
+    begun: int
+
+
 class Start(NamedTuple):
     """Where a stream begins: everything after `position` (None: live from now). `gap` is the reason of a declared
-    gap, `found` if the cursor was. `last`: with that many selected entries up to `position` before it."""
+    gap, which is up to `missed`; `found` if the cursor was. `last`: with that many selected entries up to `position`
+    before it."""
 
     position: int | None
     gap: str | None = None
     found: bool = False
     last: int = 0
+    missed: int = 0
 
 
 class Channel:
@@ -112,9 +122,21 @@ class Channel:
 
     def include(self, followed: Sequence[Followed], now: float) -> None:
         """Shards that are followed from now on, with what they held before."""
-        for shard, since, recent in followed:
-            self.log.insert(recent)
+        self.log.insert([entry for _, _, recent in followed for entry in recent])
+        for shard, since, _ in followed:
             self.following.began(shard, since, now)
+
+    def lose(self, shards: Shards, reason: str, upto: int) -> list[Feed]:
+        """Of these shards nobody can read what was up to there: the readers of feeds that need them are told, whose
+        feeds these are. Their cursors stay: what others have up to there is still to come."""
+        for shard in shards:
+            self.following.lost(shard, upto)
+        feeds = [feed for feed in self.feeds.values() if not feed.shards or not set(shards).isdisjoint(feed.shards)]
+        for feed in feeds:
+            last = feed.ring.before(feed.ring.head)
+            since = format_id(self.epoch, last) if last else None
+            feed.publish(gap_frame(reason, since, format_id(self.epoch, upto)), last)
+        return feeds
 
     def turn(self, epoch: str, log: Log, reason: str, position: int) -> list[Feed]:
         """Go on with another log: each feed's readers are told of the hole up to `position`. The feeds, all of them."""
@@ -127,35 +149,36 @@ class Channel:
         self.log = log
         return list(self.feeds.values())
 
-    def locate(self, cursor: str, selection: Selection, floor: int, mark: int) -> Start | None:
+    def locate(self, cursor: str, selection: Selection, floors: Floors, mark: int) -> Start | None:
         """Where a stream with this cursor starts; None if only the relay can tell (a publisher's id that memory does
         not hold).
 
-        `floor` and `mark` are the relay's: the oldest cursor without loss, and the present.
+        `floors` and `mark` are the relay's: what is there, and the present.
         """
         if not cursor:
             return Start(None)
         if cursor == EARLIEST:
-            return Start(floor)
+            return Start(floors.begun, missed=floors.missed)
         parsed = parse_id(cursor)
         if parsed is None or parsed[0] != self.epoch:
-            return self._locate_foreign(cursor, selection, floor, parsed is not None)
+            return self._locate_foreign(cursor, selection, floors, parsed is not None)
         position = parsed[1]
         if position > max(mark, self.log.head):
             return Start(None, gap="future")
-        if position < floor:
-            return Start(floor, gap="history")
+        if position < floors.missed:
+            return Start(max(position, floors.begun), gap="history", missed=floors.missed)
         return Start(position, found=True)
 
-    def _locate_foreign(self, cursor: str, selection: Selection, floor: int, own_form: bool) -> Start | None:
+    def _locate_foreign(self, cursor: str, selection: Selection, floors: Floors, own_form: bool) -> Start | None:
         """A cursor that is not of this epoch: a publisher's own id, one of another epoch, or anything."""
-        if not own_form and (floor < self.log.floor or self.following.count > 1):
+        if not own_form and (floors.missed < self.log.floor or self.following.count > 1):
             return None  # the relay may know an earlier one, or one in a shard that is not followed
         for entry in islice(self.log.with_id(cursor), MAX_SAME_ID):
             if selection.may_read(entry.event):
                 return Start(entry.position, found=True)
-        return Start(floor, gap="epoch") if own_form else self.lost(floor)
+        return Start(floors.begun, gap="epoch", missed=floors.missed) if own_form else self.lost(floors)
 
-    def lost(self, floor: int) -> Start:
+    def lost(self, floors: Floors) -> Start:
         """Where a stream with a cursor that nobody knows starts."""
-        return Start(floor if self.policy.unknown_cursor == "all" else None, gap="unknown")
+        position = floors.begun if self.policy.unknown_cursor == "all" else None
+        return Start(position, gap="unknown", missed=floors.missed)

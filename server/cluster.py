@@ -27,6 +27,7 @@ from server.revocations import KINDS, Revocations, mark_of
 
 REGISTER_SECONDS = 5.0
 PRESENCE_SECONDS = 15.0
+SUMMED = ("by_channel", "by_tenant", "by_channel_and_tenant")
 
 log = get_logger("cluster")
 
@@ -77,10 +78,10 @@ class Cluster:
     async def stats(self) -> dict[str, Any]:
         """Every node's facts, and their sum. Raises RelayUnavailable."""
         nodes = [self._own()] if self._board is None else [_object(text) for text in await self._board.nodes()]
-        total: dict[str, Any] = {"nodes": len(nodes), "connections": 0, "by_channel": {}, "by_tenant": {}}
+        total: dict[str, Any] = {"nodes": len(nodes), "connections": 0} | {name: {} for name in SUMMED}
         for node in nodes:
             total["connections"] += _count(node.get("connections"))
-            for name in ("by_channel", "by_tenant"):
+            for name in SUMMED:
                 held = node.get(name)
                 for key, number in held.items() if isinstance(held, dict) else ():
                     total[name][key] = total[name].get(key, 0) + _count(number)

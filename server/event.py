@@ -5,8 +5,9 @@ policies, tokens, sockets or clocks. Everything that leaves a server as `id:`, `
 so no later stage checks again.
 
 Invariants: text is encodable as UTF-8 (no lone surrogates); ids, types and topics hold no control or format characters,
-so they cannot forge a line. Cost: one `Event` (a slotted object) per published event; validation is a few
-compiled-regex searches. Source: HTML Living Standard 9.2 (event streams); Mercure draft-08, "Publication".
+so they cannot forge a line; a location is on the earth. Cost: one `Event` (a slotted object) per published event;
+validation is a few compiled-regex searches. Source: HTML Living Standard 9.2 (event streams); Mercure draft-08,
+"Publication".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 from server.endings import CONTROL_EVENTS
+from server.region import Location, OutOfRange, check_location
 
 MAX_TOPICS = 100
 MAX_TOPIC_BYTES = 4096
@@ -48,7 +50,7 @@ class InvalidEvent(ValueError):
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. `topics[0]` is the canonical topic; `id` is the publisher's own id or None; `retry_ms` None means
-    none.
+    none. `location` (latitude and longitude, in degrees) selects readers by region; it is not sent to them.
 
     Raises InvalidEvent.
     """
@@ -59,6 +61,7 @@ class Event:
     id: str | None = None
     retry_ms: int | None = None
     private: bool = False
+    location: Location | None = None
 
     def __post_init__(self) -> None:
         check_topics(self.topics)
@@ -73,6 +76,8 @@ class Event:
         retry = self.retry_ms
         if retry is not None and not 0 <= retry <= MAX_RETRY_MS:
             raise InvalidEvent("retry", f"must be from 0 to {MAX_RETRY_MS} milliseconds")
+        if self.location is not None:
+            _check_location(self.location)
 
 
 def is_safe(text: str) -> bool:
@@ -99,6 +104,13 @@ def _check_text(field: str, value: str, max_bytes: int) -> None:
     # A character takes at most four bytes: the exact count is only needed near the limit.
     if len(value) * 4 > max_bytes and len(value.encode()) > max_bytes:
         raise InvalidEvent(field, f"must be at most {max_bytes} bytes", too_large=True)
+
+
+def _check_location(location: Location) -> None:
+    try:
+        check_location(location)
+    except OutOfRange as error:
+        raise InvalidEvent(f"location.{error.field}", error.reason) from None
 
 
 def check_topics(topics: tuple[str, ...]) -> None:

@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import NamedTuple
 
 from server.logs import get_logger
 from server.reader import Reader
-from server.relay.protocol import Entry, RelayUnavailable
+from server.relay.protocol import RelayUnavailable, Stretch
 from server.shards import ALL, Shards
 
 HISTORY_ENTRIES = 500  # read from the relay at a time
 HISTORY_PAGES = 32
 READS_AT_A_TIME = 4
 
-ReadHistory = Callable[[str, int, int, Shards], Awaitable[Sequence[Entry]]]
+ReadHistory = Callable[[str, int, int, Shards], Awaitable[Stretch]]
 
 
 class Place(NamedTuple):
@@ -49,7 +49,7 @@ class History:
         self._read = read
         self._wake = wake
         self._fail = fail
-        self._pages: OrderedDict[Place, list[Entry]] = OrderedDict()
+        self._pages: OrderedDict[Place, Stretch] = OrderedDict()
         self._woken: dict[Place, set[Reader]] = {}
         self._waiting: dict[Place, list[Reader]] = {}
         self._queue: deque[Place] = deque()
@@ -60,7 +60,7 @@ class History:
         """How many pages are kept now."""
         return len(self._pages)
 
-    def page(self, reader: Reader, place: Place) -> list[Entry] | None:
+    def page(self, reader: Reader, place: Place) -> Stretch | None:
         """The entries from there on; None if they must be read first: then the reader is woken."""
         entries = self._pages.get(place)
         if entries is not None:
@@ -76,12 +76,12 @@ class History:
         self._go_on()
         return None
 
-    def keep_rest(self, place: Place, entries: list[Entry], position: int) -> None:
+    def keep_rest(self, place: Place, entries: Stretch, position: int) -> None:
         """Keep what comes after `position` of the page at `place`, which a reader takes in several steps: it is not
         read again."""
         rest = entries[bisect_right(entries, position, key=_position_of) :]
         if rest:
-            self._pages[place._replace(position=position)] = rest
+            self._pages[place._replace(position=position)] = Stretch(rest, entries.upto)
             self._make_room()
 
     def forget(self) -> None:
@@ -128,7 +128,7 @@ class History:
 
     async def _fetch(self, place: Place) -> None:
         try:
-            entries = list(await self._read(place.channel, place.position, HISTORY_ENTRIES, place.shards))
+            entries = await self._read(place.channel, place.position, HISTORY_ENTRIES, place.shards)
         except Exception as error:
             reason = error.reason if isinstance(error, RelayUnavailable) else repr(error)
             log.warning("history_not_read", channel=place.channel, reason=reason)

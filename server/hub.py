@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from server.broadcaster import Broadcaster
-from server.channel import Channel, Policy, Start
+from server.channel import Channel, Floors, Policy, Start
 from server.event import Event, InvalidEvent
 from server.frames import encode
 from server.ids import parse_id
@@ -25,7 +25,7 @@ from server.logs import get_logger
 from server.relay.memory import MemoryRelay
 from server.relay.protocol import Appended, Entry, Key, LogState, Relay, RelayUnavailable
 from server.selection import Selection
-from server.shards import shards_for
+from server.shards import Shards, shards_for
 
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 ROOM_SECONDS = 5.0  # how long a publish waits for readers' unsent bytes to go down before it is refused
@@ -58,6 +58,7 @@ class Hub:
         self._opening: dict[str, asyncio.Task[Channel]] = {}
         self._listeners: dict[str, list[Listener]] = {}
         self._beginning: dict[str, asyncio.Task[None]] = {}
+        self._wanted: dict[str, set[int]] = {}
         # The memory relay appends without waiting: publishes then need no coroutine.
         self._append_now = relay.append_now if isinstance(relay, MemoryRelay) else None
 
@@ -151,6 +152,9 @@ class Hub:
         channel = self.channels.get(name)
         if channel is None:
             return
+        if state.missing:  # of the other shards nothing is
+            self._broadcaster.publish(channel.lose(state.missing, reason, position))
+            return
         history = Log(channel.policy.ring, max(state.floor, position))
         for entry in state.recent:
             history.append(entry)
@@ -167,8 +171,7 @@ class Hub:
             return None
         if cursor is None:
             return Start(channel.log.head, last=last) if last else Start(None)
-        floor = self.relay.floor(channel.name, shards)
-        start = channel.locate(cursor, selection, floor, self.relay.mark(channel.name))
+        start = channel.locate(cursor, selection, self._floors(channel, shards), self.relay.mark(channel.name))
         if self.relay.shared and start is not None and start.gap in ("future", "epoch"):
             return None  # another node may be ahead of this one
         return start
@@ -178,38 +181,53 @@ class Hub:
         one of another node that is ahead, or a publisher's own id that memory does not hold. Raises
         RelayUnavailable."""
         shards = shards_for(selection, channel.following.count)
-        while missing := channel.following.missing(shards):
-            await self._follow(channel, missing)
-        start = self.locate(channel, cursor, last, selection)
-        if start is not None or cursor is None:
-            assert start is not None
-            return start
+        channel.following.enter(shards)  # they are not given up before there is a feed that needs them
+        try:
+            while missing := channel.following.missing(shards):
+                await self._follow(channel, missing)
+            start = self.locate(channel, cursor, last, selection)
+            return start or await self._find_cursor(channel, cursor or "", shards, selection)
+        finally:
+            channel.following.depart(shards)
+
+    async def _find_cursor(self, channel: Channel, cursor: str, shards: Shards, selection: Selection) -> Start:
         parsed = parse_id(cursor)
         if parsed is not None:
             await self.relay.reach(channel.name, *parsed)
-            floor = self.relay.floor(channel.name, shards)
-            start = channel.locate(cursor, selection, floor, self.relay.mark(channel.name))
+            start = channel.locate(cursor, selection, self._floors(channel, shards), self.relay.mark(channel.name))
             assert start is not None
             return start
         for entry in await self.relay.find(channel.name, cursor):
             if selection.may_read(entry.event):
+                if self.relay.shared:  # it may not have been delivered here yet, and would come once more
+                    await self.relay.reach(channel.name, channel.epoch, entry.position)
                 return Start(entry.position, found=True)
-        return channel.lost(self.relay.floor(channel.name, shards))
+        return channel.lost(self._floors(channel, shards))
+
+    def _floors(self, channel: Channel, shards: Shards) -> Floors:
+        relay = self.relay
+        floor = relay.floor(channel.name, shards)
+        return Floors(floor, relay.lowest_floor(channel.name, shards) if channel.following.count > 1 else floor)
 
     async def _follow(self, channel: Channel, shards: Sequence[int]) -> None:
-        """Follow shards of a channel; one call at a time, for whoever waits. Some may be followed by then, not all."""
+        """Follow shards of a channel; one call at a time, with all that is wanted by then. Some of these may be
+        followed afterwards, not all."""
+        self._wanted.setdefault(channel.name, set()).update(shards)
         task = self._beginning.get(channel.name)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._begin_to_follow(channel, shards))
+            task = asyncio.get_running_loop().create_task(self._begin_to_follow(channel))
             self._beginning[channel.name] = task
             task.add_done_callback(lambda _: self._beginning.pop(channel.name))
         await asyncio.shield(task)
 
-    async def _begin_to_follow(self, channel: Channel, shards: Sequence[int]) -> None:
+    async def _begin_to_follow(self, channel: Channel) -> None:
         assert self.relay.splitter is not None
+        await asyncio.sleep(0)  # those who come in the same turn go along
+        shards = channel.following.missing(tuple(sorted(self._wanted.pop(channel.name))))
         recent = max(1, channel.policy.ring.events // channel.following.count)
-        channel.include(await self.relay.splitter.follow(channel.name, shards, recent), time.monotonic())
-        log.info("shards_followed", channel=channel.name, shards=shards)
+        if shards:
+            channel.include(await self.relay.splitter.follow(channel.name, shards, recent), time.monotonic())
+            log.info("shards_followed", channel=channel.name, shards=shards)
 
     def expire(self) -> None:
         """Called now and then: drop what is over age from memory, and shards that nobody reads."""

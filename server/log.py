@@ -55,8 +55,12 @@ class Log:
     def insert(self, entries: Sequence[Entry]) -> None:
         """Add entries among those that are there, in order, but for what they already are or the floor has passed."""
         known = set(self._positions[self._start :])
-        older = [entry for entry in entries if entry.position > self.floor and entry.position not in known]
-        whole = sorted([*self.after(self.floor, len(self)), *older], key=attrgetter("position"))
+        older = {
+            entry.position: entry for entry in entries if entry.position > self.floor and entry.position not in known
+        }
+        if not older:
+            return
+        whole = sorted([*self.after(self.floor, len(self)), *older.values()], key=attrgetter("position"))
         self.bytes = self._start = 0
         self._entries, self._positions, self._ids = [], [], {}
         for entry in whole:

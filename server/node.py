@@ -129,15 +129,19 @@ class Node:
     def presence(self) -> dict[str, object]:
         """What this node holds, for the others. Looks at every reader."""
         tenants: Counter[str] = Counter()
+        placed: Counter[str] = Counter()
         for reader in self.broadcaster.all_readers():
             for mark in reader.marks:
                 if mark.startswith(TENANT_MARK):
-                    tenants[mark[len(TENANT_MARK) :]] += 1
+                    tenant = mark[len(TENANT_MARK) :]
+                    tenants[tenant] += 1
+                    placed[f"{reader.feed.channel.name} {tenant}"] += 1
         return {
             "connections": self.broadcaster.readers,
             "maximum": self.admission.max_connections,
             "by_channel": {channel.name: channel.readers for channel in self.hub.channels.values()},
             "by_tenant": dict(tenants.most_common(MAX_TENANTS)),
+            "by_channel_and_tenant": dict(placed.most_common(MAX_TENANTS)),
             "draining": self.draining,
         }
 

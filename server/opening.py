@@ -125,7 +125,7 @@ class Opener:
         reader.cursor = feed.ring.head
         if position is not None:
             gap = (start.gap, self._declared_from(wanted)) if start.gap else None
-            reader.replay = Replay(position, position if start.found else 0, gap, start.last)
+            reader.replay = Replay(position, position if start.found else 0, gap, start.last, start.missed)
         if self._broadcaster.write(reader, head + encoding.wrap(first), mark):
             if reader.replay is None:
                 self._broadcaster.go_live(reader)

@@ -30,8 +30,8 @@ _COLUMN_BITS = MAX_LEVEL + 2
 Location = tuple[float, float]
 
 
-class InvalidRegion(ValueError):
-    """A number is out of its range. `field` says which, `reason` is fit for the client."""
+class OutOfRange(ValueError):
+    """A number that makes no place, or no radius. `field` says which it is, `reason` is fit for the client."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -40,20 +40,20 @@ class InvalidRegion(ValueError):
 
 
 def check_location(location: Location) -> None:
-    """Raise InvalidRegion unless this is a latitude and a longitude in degrees."""
+    """Raise OutOfRange unless this is a latitude and a longitude in degrees."""
     latitude, longitude = location
     # Said so that what is no number (NaN) is out of range too.
     if not -90.0 <= latitude <= 90.0:
-        raise InvalidRegion("latitude", "must be from -90 to 90")
+        raise OutOfRange("latitude", "must be from -90 to 90")
     if not -180.0 <= longitude <= 180.0:
-        raise InvalidRegion("longitude", "must be from -180 to 180")
+        raise OutOfRange("longitude", "must be from -180 to 180")
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """All places at most `radius_km` from a centre given in degrees. Equal regions are equal values.
 
-    Raises InvalidRegion.
+    Raises OutOfRange.
     """
 
     latitude: float
@@ -68,7 +68,7 @@ class Region:
     def __post_init__(self) -> None:
         check_location((self.latitude, self.longitude))
         if not 0.0 < self.radius_km <= MAX_RADIUS_KM:
-            raise InvalidRegion("radius_km", f"must be more than 0 and at most {MAX_RADIUS_KM:g}")
+            raise OutOfRange("radius_km", f"must be more than 0 and at most {MAX_RADIUS_KM:g}")
         phi, angle = radians(self.latitude), self.radius_km / EARTH_RADIUS_KM
         derived = {
             "level": _level_of(degrees(angle)),
@@ -132,7 +132,8 @@ def cell_of(location: Location, level: int) -> int:
 
 def _level_of(reach: float) -> int:
     """The finest level whose bands are at least `reach` degrees high."""
-    return max(0, min(MAX_LEVEL, int(log2(180.0 / reach)))) if reach > 0.0 else MAX_LEVEL
+    finest = 180.0 / (1 << MAX_LEVEL)
+    return MAX_LEVEL if reach <= finest else max(0, int(log2(180.0 / reach)))
 
 
 def _band_of(latitude: float, level: int) -> int:

@@ -52,11 +52,15 @@ class Page(NamedTuple):
 
 class Replay:
     """What a replaying reader needs: the position that it has, the last one that its client knows of (`told`), a gap
-    still to be declared as (reason, from), and how many selected entries it has first to go back over."""
+    still to be declared as (reason, from), how many selected entries it has first to go back over, and up to where it
+    has been declared, or will be, that some are missing."""
 
-    __slots__ = ("back", "gap", "position", "told")
+    __slots__ = ("back", "gap", "missed", "position", "told")
 
-    def __init__(self, position: int, told: int, gap: tuple[str, str | None] | None, back: int = 0) -> None:
+    def __init__(
+        self, position: int, told: int, gap: tuple[str, str | None] | None, back: int = 0, missed: int = 0
+    ) -> None:
+        self.missed = missed
         self.position = position
         self.told = told
         self.gap = gap
@@ -201,22 +205,29 @@ class Replayer:
             self.history.taken(reader, Place(channel.name, position, feed.shards))
             return page
         floor = self._floor(channel.name, feed.shards)
-        if position < floor:  # trimmed while we were on our way: the hole has to be declared
+        if position < floor and floor > replay.missed:  # trimmed while we were on our way: it has to be declared
             if replay.gap is None:
                 replay.gap = ("history", format_id(channel.epoch, position))
+            replay.missed = floor
+        if (
+            position < floor and channel.following.count == 1
+        ):  # there is nothing below it; of several shards there may be
             position = replay.position = floor
         if position < feed.floor:
             place = Place(channel.name, position, feed.shards)
             entries = self.history.page(reader, place)
             if entries is None:
                 return None
-            page = self._build(feed, position, entries, deadline, more=True)
+            page = self._build(feed, position, entries, deadline, more=True, beyond=entries.upto)
             self.history.keep_rest(place, entries, page.next)
             return page
-        entries = channel.log.after(position, SCAN_ENTRIES)
-        return self._build(feed, position, entries, deadline, more=len(entries) == SCAN_ENTRIES)
+        kept = channel.log.after(position, SCAN_ENTRIES)
+        return self._build(feed, position, kept, deadline, more=len(kept) == SCAN_ENTRIES, beyond=position)
 
-    def _build(self, feed: Feed, position: int, entries: list[Entry], deadline: float, *, more: bool) -> Page:
+    def _build(
+        self, feed: Feed, position: int, entries: list[Entry], deadline: float, *, more: bool, beyond: int
+    ) -> Page:
+        """`beyond`: how far it is known that behind these entries there are none."""
         wants = feed.selection.wants
         most_bytes = min(PAGE_BYTES, self._out.span_bytes)
         frames: list[bytes] = []
@@ -235,8 +246,8 @@ class Replayer:
             if time.monotonic() > deadline:
                 more = True
                 break
-        if more and last == position:  # the relay has nothing between here and what memory holds
-            last = feed.floor
+        if more and last == position:  # the relay has nothing between here and there
+            last = max(position, min(feed.floor, beyond))
         page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, selected, last, len(frames), more)
         if len(self._built) >= BUILT_PAGES:
             self._built.popitem(last=False)

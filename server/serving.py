@@ -58,6 +58,7 @@ from server.supervision import cancelled, supervise
 
 if TYPE_CHECKING:
     from apps.running import Applications
+    from bridges.running import Bridges
 
 FINISH_SECONDS = 5.0
 STOP_SECONDS = 30.0  # what a stop may take beside the drain: thrice FINISH_SECONDS, and a relay that closes slowly
@@ -83,7 +84,7 @@ def policy_of(settings: Settings, name: str, defaults: Mapping[str, Any] | None 
     return Policy(
         heartbeat_seconds=own.heartbeat_seconds,
         heartbeat_style=own.heartbeat_style,
-        max_age_seconds=settings.max_age_seconds,
+        max_age_seconds=own.max_age_seconds,
         idle_seconds=own.idle_seconds,
         lag_policy=own.lag_policy,
         lag_events=own.lag_events,
@@ -228,6 +229,7 @@ class Server:
 
             self.applications = Applications(settings, self.node, self.cluster)
             self._policies = self.applications.policies
+        self.bridges = self._make_bridges()
         self.front = Front(settings, self.node, self.cluster, rooms, self.applications)
         self.notifier = Notifier(self._status)
         self.node.on_tick.append(self.notifier.beat)
@@ -235,6 +237,18 @@ class Server:
         self._socket_inode = 0
         self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_bridges(self) -> Bridges | None:
+        """Those of the settings and of the applications. Raises StartError."""
+        applications = self.applications.all if self.applications is not None else ()
+        if not self.settings.bridges and not applications:
+            return None
+        from bridges.running import Bridges  # a node without any needs none of it
+
+        try:
+            return Bridges(self.settings, self.node, self.cluster.name, applications)
+        except ValueError as error:
+            raise StartError(str(error)) from None
 
     def _policy_of(self, name: str) -> Policy:
         return policy_of(self.settings, name, self._policies.get(name))
@@ -250,6 +264,8 @@ class Server:
             raise StartError(f"relay {settings.relay}: {error.reason}") from None
         if self.applications is not None:
             await self._start_applications(self.applications)
+        if self.bridges is not None:
+            self.bridges.start(self._keep)
         port = self._listen()
         if settings.host_source:
             self._keep("host_source", lambda: host_source.run(self.node.hub, settings.host_source_seconds))
@@ -330,6 +346,8 @@ class Server:
     async def close(self) -> None:
         """End everything, whatever of it was started."""
         self._stop_listening()
+        if self.bridges is not None:
+            await self.bridges.stop()
         await cancelled(self._tasks)
         await self.front.finish()
         if self.applications is not None:

@@ -20,8 +20,9 @@ IDLE_SECONDS = 60.0  # a shard is followed so long after its last feed: its read
 
 
 def shards_of(topics: Iterable[str], count: int) -> Shards:
-    """The shards that hold an event with these topics, or that these topics are read from."""
-    return tuple(sorted({crc32(topic.encode()) % count for topic in topics}))
+    """The shards that hold an event with these topics, or that these topics are read from. An event without topics is
+    in the first: only who reads all of them wants it."""
+    return tuple(sorted({crc32(topic.encode()) % count for topic in topics})) or (0,)
 
 
 def shards_for(selection: Selection, count: int) -> Shards:
@@ -53,21 +54,27 @@ class Following:
     def began(self, shard: int, since: int, now: float) -> None:
         """The shard is followed: memory has what is after `since` of it."""
         self._since[shard] = since
-        self._idle_since[shard] = now
+        if not self._feeds.get(shard):
+            self._idle_since[shard] = now
+
+    def lost(self, shard: int, upto: int) -> None:
+        """What was in the shard up to there can't be had any more."""
+        if shard in self._since:
+            self._since[shard] = max(self._since[shard], upto)
 
     def floor(self, shards: Shards) -> int:
         """The position behind which memory may lack something of these shards, as far as following goes."""
         return 0 if self.count == 1 else max(self._since[shard] for shard in self._each(shards))
 
     def enter(self, shards: Shards) -> None:
-        """One feed more."""
+        """One feed more, or one who is about to have one."""
         if self.count > 1:
             for shard in self._each(shards):
                 self._feeds[shard] = self._feeds.get(shard, 0) + 1
                 self._idle_since.pop(shard, None)
 
     def depart(self, shards: Shards) -> None:
-        """One feed less."""
+        """One less."""
         if self.count > 1:
             for shard in self._each(shards):
                 self._feeds[shard] -= 1

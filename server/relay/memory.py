@@ -24,7 +24,7 @@ from server.ids import new_epoch
 from server.relay.entries import make_entry
 from server.relay.idempotency import Receipts, receipt_of
 from server.relay.positions import Positions, microseconds
-from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Turned
+from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Stretch, Turned
 from server.shards import ALL, Shards
 
 MAX_FOUND = 100
@@ -163,8 +163,10 @@ class MemoryRelay:
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         return self.append_now(channel, events, key)
 
-    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:  # noqa: ARG002
-        return self._trimmed(channel).after(after, limit)
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Stretch:  # noqa: ARG002
+        log = self._trimmed(channel)
+        entries = log.after(after, limit)
+        return Stretch(entries, entries[-1].position if entries else max(after, log.floor))
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         return self._trimmed(channel).with_own_id(event_id)
@@ -177,6 +179,8 @@ class MemoryRelay:
 
     def floor(self, channel: str, shards: Shards = ALL) -> int:  # noqa: ARG002
         return self._trimmed(channel).floor
+
+    lowest_floor = floor
 
     def _trimmed(self, channel: str) -> MemoryLog:
         log = self._logs[channel]

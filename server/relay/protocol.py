@@ -16,7 +16,7 @@ dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -63,12 +63,24 @@ class Retention:
 @dataclass(slots=True)
 class LogState:
     """A channel's log as the relay opened it. `recent` are its newest entries, oldest first, at most what was asked
-    for. `shards`: how many it is split into; if more than one, none is followed yet and nothing is recent."""
+    for. `shards`: how many it is split into; if more than one, none is followed yet and nothing is recent. `missing`:
+    of a hole that concerns only some shards, these."""
 
     epoch: str
     floor: int
     recent: list[Entry]
     shards: int = 1
+    missing: Shards = ALL
+
+
+class Stretch(list[Entry]):
+    """Entries of a log, in order: up to the position `upto` they are all that there is after where it began."""
+
+    __slots__ = ("upto",)
+
+    def __init__(self, entries: Iterable[Entry], upto: int) -> None:
+        super().__init__(entries)
+        self.upto = upto
 
 
 class Followed(NamedTuple):
@@ -99,7 +111,8 @@ class KeyConflict(Exception):
 Deliver = Callable[[str, Sequence[Entry]], None]
 # A channel's log is not what it was: channel, reason, position and state. What is after the newest entry delivered so
 # far and up to the position may be missing. Reasons: "epoch" (another log), "history" (entries were dropped before this
-# node read them), "damaged" (an entry that cannot be read).
+# node read them), "damaged" (an entry that cannot be read). The last two may concern some shards only (`missing`):
+# nothing is missing of the others.
 Turned = Callable[[str, str, int, LogState], None]
 
 
@@ -157,7 +170,7 @@ class Relay(Protocol):
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         """Append all events or none. Raises RelayUnavailable, KeyConflict."""
 
-    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Stretch:
         """Entries after the position `after`, in order: at most `limit`, perhaps fewer, none only at the head.
 
         `floor` may have risen meanwhile: compare it with `after` once the entries are there.
@@ -175,7 +188,10 @@ class Relay(Protocol):
         events, and is at or above every public entry delivered so far."""
 
     def floor(self, channel: str, shards: Shards = ALL) -> int:
-        """The position up to which entries may have been dropped."""
+        """The position up to which entries of any of these may have been dropped: who is behind it has missed some."""
+
+    def lowest_floor(self, channel: str, shards: Shards = ALL) -> int:
+        """The position up to which entries of all of these have been dropped: behind it there is nothing."""
 
     def state(self) -> dict[str, object]:
         """Facts for /ready and /stats; `ok` is False if appends can't work."""

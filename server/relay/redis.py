@@ -16,14 +16,14 @@ Source: contract, "Streams as truth".
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError
 
 from server.event import Event
 from server.ids import new_epoch
@@ -38,14 +38,15 @@ from server.relay.protocol import (
     RelayUnavailable,
     Retention,
     Splitter,
+    Stretch,
     Turned,
 )
 from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_board import Board
-from server.relay.redis_client import ERRORS, Client, Target, connect, drop_connections, reason_of, script
+from server.relay.redis_client import ERRORS, Client, Target, call, connect, drop_connections, reason_of
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, position_of, raw_of
 from server.relay.redis_log import RedisLog, Shard
-from server.relay.redis_tail import Read, Tail
+from server.relay.redis_tail import ENTRIES_A_READ, Tail
 from server.shards import ALL, Shards
 from server.supervision import cancelled, supervise
 
@@ -59,31 +60,6 @@ NOT_OPEN = "the log is not open"
 CLOSED = "the log is closed"
 
 logger = get_logger("relay")
-
-
-class Arrived(NamedTuple):
-    """An entry that has come. `missed`: what was in its shard before it, up to there, was dropped before it was read;
-    0 for nothing."""
-
-    position: int
-    shard: Shard
-    missed: int
-    raw: Raw
-
-
-def _in_order(reads: Sequence[Read], delivered: int) -> list[Arrived]:
-    """What was read of all shards, in the log's order; an event that is in several of them once."""
-    found: dict[int, Arrived] = {}
-    for shard, last, entries in reads:
-        for raw in entries:
-            position, previous = position_of(raw[0]), before(raw)
-            if position > delivered:
-                missed = previous if previous > last else 0
-                found[position] = Arrived(
-                    position, shard, max(missed, found[position].missed) if position in found else missed, raw
-                )
-            last = position
-    return [found[position] for position in sorted(found)] if len(reads) > 1 else list(found.values())
 
 
 class RedisRelay:
@@ -121,6 +97,7 @@ class RedisRelay:
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
+        self._errands: set[asyncio.Task[None]] = set()
         self._looks: dict[str, asyncio.Task[int]] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
         self.damaged = self.turns = 0
@@ -143,9 +120,10 @@ class RedisRelay:
     def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(self._loop.create_task(supervise(name, work)))
 
-    async def _add_tail(self, tag: str) -> Tail:
+    async def _add_tail(self, tag: str, entries_a_read: int = ENTRIES_A_READ) -> Tail:
         """A tail at work. `tag` says in which slot of a cluster its marks are."""
-        tail = Tail(self._target, f"{tag}:node:{self._name}", self._took, self._broke, self._tick)
+        number = len(self._tails)
+        tail = Tail(self._target, f"{tag}:node:{self._name}:{number}", self, entries_a_read=entries_a_read)
         self._tails.append(tail)
         self._keep("relay_tail", tail.run)
         await tail.begin(self._client)
@@ -167,52 +145,74 @@ class RedisRelay:
         log = self._logs.get(channel)
         if log is not None:
             return await self._state(log, log.delivered, recent)
-        # One blocking read can follow all streams of one Redis, but in a cluster only those of one slot.
-        tail = await self._add_tail(f"{{{self._prefix}:{channel}}}") if self._cluster else self._tails[0]
         log = RedisLog(channel, self._prefix, retention, self._shards_of(channel))
+        await self._learn(log, "")
+        tail = await self._tail_for(log)
+        state = await self._state(log, log.delivered, recent)
+        # From here to the end without waiting: what comes is for a channel that is there.
         self._tail_of[channel] = tail
-        state = await self._learn(log, "", recent)
         self._logs[channel] = log
-        if state.shards == 1:
-            await tail.follow(log, self._client)
+        tail.follow(log)
+        self._soon(tail.prove(self._client))
         return state
 
-    async def _learn(self, log: RedisLog, suspected: str, recent: int) -> LogState:
+    async def _tail_for(self, log: RedisLog) -> Tail:
+        """One blocking read can follow all streams of one Redis, but in a cluster only those of one slot. That of a log
+        which is split is there to wake: one entry does."""
+        if log.split:
+            return await self._add_tail(f"{{{self._prefix}:{log.name}}}", 1)
+        return await self._add_tail(f"{{{self._prefix}:{log.name}}}") if self._cluster else self._tails[0]
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, and do without if it fails: the tick will do it again."""
+
+        async def tried() -> None:
+            with contextlib.suppress(RelayUnavailable):
+                await work
+
+        task = self._loop.create_task(tried())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _learn(self, log: RedisLog, suspected: str) -> None:
         """How the log stands, in a new epoch if it has none or is still in the `suspected` one."""
         kept, count = log.retention, len(log.shards)
         bounds = (ceil(kept.events / count), ceil(kept.bytes / count), kept.seconds)
         facts = await self._call("open", log.keys, new_epoch(), suspected, log.given, *bounds)
         if facts[0] == b"split":
-            raise RelayUnavailable(
-                f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
-            )
+            log.refused = f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
+            raise RelayUnavailable(log.refused)
+        log.refused = ""
         epoch, high = facts[1].decode(), int(facts[2])
         log.renew(epoch, high)
         for shard, last, floor in zip(log.shards, facts[3::2], facts[4::2], strict=True):
             shard.last, shard.floor = int(last), int(floor)
-        log.newest = max([shard.last for shard in log.shards])
-        return await self._state(log, high, recent)
+        newest = max(log.shards, key=lambda shard: shard.last)
+        log.newest, log.newest_shard = newest.last, newest.number
 
     async def _state(self, log: RedisLog, high: int, recent: int) -> LogState:
-        whole = len(log.shards) == 1
-        entries = await self._newest(log, log.shards[0], high, recent) if whole else []
-        return LogState(log.epoch, log.floor(ALL), entries, len(log.shards))
+        entries = [] if log.split else await self._newest(log, log.shards[0], high, recent)
+        return LogState(log.epoch, log.floor(), entries, len(log.shards))
 
     async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
         log = self._logs[channel]
         chosen = log.chosen(tuple(shards))
         await self._look(log)  # else what is up to a second old would come as if it were new
         present = await self._tail_of[channel].include(log, chosen, self._client)
-        followed = []
-        for shard in chosen:
-            entries = await self._newest(log, shard, present, recent)
-            since = entries[0].position - 1 if len(entries) == recent else shard.floor
-            followed.append(Followed(shard.number, since, entries))
-        return followed
+        try:
+            found = await asyncio.gather(*[self._newest(log, shard, present, recent) for shard in chosen])
+            await self._look(log)  # what was dropped meanwhile is below the floors as they are now
+        except RelayUnavailable:
+            log.exclude(chosen)
+            raise
+        return [
+            Followed(shard.number, entries[0].position - 1 if len(entries) == recent else shard.floor, entries)
+            for shard, entries in zip(chosen, found, strict=True)
+        ]
 
     def unfollow(self, channel: str, shards: Sequence[int]) -> None:
         log = self._logs[channel]
-        self._tail_of[channel].exclude(log, log.chosen(tuple(shards)))
+        log.exclude(log.chosen(tuple(shards)))
 
     async def _newest(self, log: RedisLog, shard: Shard, high: int, count: int) -> list[Entry]:
         """The last `count` entries up to `high`, oldest first. In parts: Redis does nothing else meanwhile."""
@@ -246,6 +246,8 @@ class RedisRelay:
         if self._refusing is not None:
             raise RelayUnavailable(self._refusing)
         log = self._logs[channel]
+        if log.refused:
+            raise RelayUnavailable(log.refused)
         if not events:
             return Appended((), False)
         appended = await self._appends.put(log, events, key)
@@ -256,28 +258,28 @@ class RedisRelay:
 
     # --- what is read
 
-    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Stretch:
         log = self._logs[channel]
         chosen = log.chosen(shards)
-        epoch, *answer = await self._call("read", (log.facts, *log.keys_of(chosen)), after, limit)
+        upto = log.delivered  # what is delivered from now on may come into the log after Redis was asked
+        epoch, *floors, found = await self._call("read", (log.facts, *log.keys_of(chosen)), after, limit)
         if epoch.decode() != log.epoch:
             raise RelayUnavailable("the log is turning to a new epoch")
-        found: dict[int, Entry] = {}
-        upto = log.delivered
-        for shard, floor, flat in zip(chosen, answer[::2], answer[1::2], strict=True):
+        for shard, floor in zip(chosen, floors, strict=True):
             shard.floor = max(shard.floor, int(floor))
-            raws = list(map(raw_of, flat))
-            found |= {entry.position: entry for entry in self._entries(log, shard, raws)}
-            if len(raws) == limit:  # there may be more: what others have beyond it has to wait
-                upto = min(upto, position_of(raws[-1][0]))
-        return [found[position] for position in sorted(found) if position <= upto]
+        if len(found) == limit:
+            upto = min(upto, position_of(found[-1][1]))
+        entries = [entry for which, *flat in found for entry in self._entries(log, chosen[which - 1], [raw_of(flat)])]
+        return Stretch([entry for entry in entries if entry.position <= upto], max(after, upto))
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         log = self._logs[channel]
         places = await self._ask(self._client.hget(log.own_ids, event_id))
         found: dict[int, Entry] = {}
-        for position in (places or b"").split()[:MAX_FOUND]:
-            for shard in log.shards:
+        for place in (places or b"").split()[:MAX_FOUND]:
+            position, _, number = place.partition(b":")
+            shard = log.shards[int(number or 0)]
+            if int(position) not in found:
                 raws = await self._ask(self._client.xrange(shard.stream, position, position))
                 found |= {entry.position: entry for entry in self._entries(log, shard, raws)}
         return [entry for entry in found.values() if entry.event.id == event_id]
@@ -302,27 +304,61 @@ class RedisRelay:
     def floor(self, channel: str, shards: Shards = ALL) -> int:
         return self._logs[channel].floor(shards)
 
+    def lowest_floor(self, channel: str, shards: Shards = ALL) -> int:
+        return self._logs[channel].lowest_floor(shards)
+
     # --- what the tail brings
 
-    def _took(self, log: RedisLog, reads: Sequence[Read]) -> None:
+    def took(self, log: RedisLog, entries: Sequence[Raw]) -> None:
         """Deliver what the tail has read; before an entry that is not ours, and after it."""
         good: list[Entry] = []
-        for arrived in _in_order(reads, log.delivered):
+        last = log.delivered
+        for raw in entries:
             try:
-                entry = entry_of(log.epoch, arrived.raw)
+                entry = entry_of(log.epoch, raw)
+            except DamagedEntry as error:
+                self._deliver_entries(log, good)
+                good, last = [], error.position
+                self._note_damage(log, error)
+                self._skip(log, "damaged", last)
+                continue
+            if before(raw) > last:
+                self._deliver_entries(log, good)
+                good = []
+                logger.error("entries_missed", channel=log.name, after=last, to=before(raw))
+                self._skip(log, "history", before(raw))
+            good.append(entry)
+            last = entry.position
+        self._deliver_entries(log, good)
+
+    def took_split(self, log: RedisLog, shards: Sequence[Shard], answer: Sequence[Any]) -> None:
+        """Deliver what is in the shards of a log that is split: in order, and all that there is."""
+        epoch, *floors, found = answer
+        if epoch.decode() != log.epoch:
+            return  # the tick will say what it is now
+        for shard, floor in zip(shards, map(int, floors), strict=True):
+            if floor > log.delivered:
+                logger.error("entries_missed", channel=log.name, after=log.delivered, to=floor, shard=shard.number)
+                self._hole(log, shard, "history", floor)
+            shard.floor = max(shard.floor, floor)
+        good: list[Entry] = []
+        for which, *flat in found:
+            raw = raw_of(flat)
+            try:
+                good.append(entry_of(log.epoch, raw))
             except DamagedEntry as error:
                 self._deliver_entries(log, good)
                 good = []
                 self._note_damage(log, error)
-                self._skip(log, arrived.shard, "damaged", error.position)
-                continue
-            if arrived.missed:
-                self._deliver_entries(log, good)
-                good = []
-                logger.error("entries_missed", channel=log.name, to=arrived.missed)
-                self._skip(log, arrived.shard, "history", arrived.missed)
-            good.append(entry)
+                self._hole(log, shards[which - 1], "damaged", error.position)
+                log.delivered = max(log.delivered, error.position)
         self._deliver_entries(log, good)
+
+    def _hole(self, log: RedisLog, shard: Shard, reason: str, position: int) -> None:
+        """Of one shard, nobody can read what was up to `position`."""
+        shard.floor = max(shard.floor, position)
+        state = LogState(log.epoch, log.floor(), [], len(log.shards), (shard.number,))
+        self._turned(log.name, reason, position, state)
 
     def _deliver_entries(self, log: RedisLog, entries: list[Entry]) -> None:
         if not entries:
@@ -333,18 +369,34 @@ class RedisRelay:
             logger.exception("delivery_failed", channel=log.name, events=len(entries))
         log.took(entries)
 
-    def _skip(self, log: RedisLog, shard: Shard, reason: str, position: int) -> None:
+    def _skip(self, log: RedisLog, reason: str, position: int) -> None:
         """Entries up to `position` that nobody can read are a hole, and holes are declared."""
-        shard.floor = max(shard.floor, position)
+        log.shards[0].floor = max(log.shards[0].floor, position)
         log.delivered = max(log.delivered, position)
-        self._turned(log.name, reason, log.delivered, LogState(log.epoch, log.floor(ALL), []))
+        self._turned(log.name, reason, position, LogState(log.epoch, log.floor(), []))
 
-    def _broke(self, tail: Tail) -> None:
+    def _logs_of(self, tail: Tail) -> list[RedisLog]:
+        return [log for name, log in self._logs.items() if self._tail_of[name] is tail]
+
+    def broke(self, tail: Tail) -> None:
         """A tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
-        for name, log in self._logs.items():
-            if self._tail_of[name] is tail:
-                log.unproven = True
-                log.release()
+        for log in self._logs_of(tail):
+            log.unproven = True
+            log.release()
+
+    async def examine(self, tail: Tail) -> None:
+        """Look at a tail's logs before they are read on: another may be behind the new connection."""
+        await self._look_at(self._logs_of(tail))
+        await tail.prove(self._client)
+
+    async def _look_at(self, logs: Sequence[RedisLog]) -> None:
+        """Look at each; one that cannot be used keeps nobody from the others. Raises RelayUnavailable."""
+        for log in logs:
+            try:
+                await self._look(log)
+            except RelayUnavailable:
+                if not log.refused:
+                    raise
 
     # --- the tick
 
@@ -360,17 +412,21 @@ class RedisRelay:
 
     async def _tick(self) -> None:
         """Move the present of every channel on, and send the tail the mark that proves it."""
-        for log in list(self._logs.values()):
-            await self._look(log)
+        await self._look_at(list(self._logs.values()))
         await self.board.read()
         for tail in self._tails:
             await tail.prove(self._client)
 
     async def _look(self, log: RedisLog) -> int:
         """Ask how a log stands; the position of its newest entry."""
-        answer = await self._call("tick", log.keys, log.epoch, log.newest, log.given, int(log.unproven), DROPPED_A_TICK)
+        epoch = log.epoch
+        look = log.newest_shard + 1 if log.unproven else 0
+        most = max(1, DROPPED_A_TICK // len(log.shards))
+        answer = await self._call("tick", log.keys, epoch, log.newest, log.given, look, most)
         if answer[0] == b"turned":
-            await self._turn(log)
+            await self._turn(log, epoch)
+            return log.delivered
+        if log.epoch != epoch:  # another has turned it meanwhile
             return log.delivered
         log.unproven = False
         facts = list(map(int, answer[1:]))
@@ -381,8 +437,11 @@ class RedisRelay:
 
     # --- another log than it was
 
-    async def _turn(self, log: RedisLog) -> None:
-        """Begin the epoch that the log is in now, or make it begin one; readers are told. One at a time per log."""
+    async def _turn(self, log: RedisLog, epoch: str) -> None:
+        """Out of `epoch`, if the log is still in that: begin the one that it is in now, or make it begin one; readers
+        are told. One at a time per log."""
+        if log.epoch != epoch:
+            return
         task = self._turning.get(log.name)
         if task is None:
             task = self._turning[log.name] = self._loop.create_task(self._turn_once(log))
@@ -391,20 +450,17 @@ class RedisRelay:
 
     async def _turn_once(self, log: RedisLog) -> None:
         before = log.epoch
-        state = await self._learn(log, before, 0)
+        await self._learn(log, before)
         self.turns += 1
-        logger.error("log_turned", channel=log.name, before=before, epoch=state.epoch)
-        self._turned(log.name, "epoch", log.mark, state)
+        logger.error("log_turned", channel=log.name, before=before, epoch=log.epoch)
+        self._turned(log.name, "epoch", log.mark, LogState(log.epoch, log.floor(), [], len(log.shards)))
 
     # --- the rest
 
     async def _call(self, name: str, keys: Sequence[str], *values: Any) -> Any:
         """Run a script that may run twice. Raises RelayUnavailable."""
-        wanted = script(name)
         try:
-            return await self._client.evalsha(wanted.digest, len(keys), *keys, *values)
-        except NoScriptError:
-            return await self._ask(self._client.eval(wanted.text, len(keys), *keys, *values))
+            return await call(self._client, name, keys, *values)
         except ERRORS as error:
             if isinstance(error, RuntimeError):
                 await drop_connections(self._client)
@@ -453,5 +509,5 @@ class RedisRelay:
         for tail in self._tails:
             tail.stop()
         await self._appends.close()
-        await cancelled((*self._tasks, *self._turning.values()))
+        await cancelled((*self._tasks, *self._turning.values(), *self._errands))
         await self._client.aclose()

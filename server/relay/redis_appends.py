@@ -42,13 +42,13 @@ class Terms(NamedTuple):
 
 
 class Appends:
-    """`turn` brings a log that has turned into its new epoch; `failed` gets the reason when Redis refuses."""
+    """`turn` brings a log that has turned out of that epoch; `failed` gets the reason when Redis refuses."""
 
     def __init__(
         self,
         client: Client,
         terms: Terms,
-        turn: Callable[[RedisLog], Awaitable[None]],
+        turn: Callable[[RedisLog, str], Awaitable[None]],
         failed: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Appends:
         self._failed = failed
         self._sending: asyncio.Task[None] | None = None
         self._flush_planned = False
-        self._suspects: set[RedisLog] = set()
+        self._suspects: set[tuple[RedisLog, str]] = set()
         self.waiting: Waiting[RedisLog] = Waiting()
         self.round_trips = 0
 
@@ -126,6 +126,7 @@ class Appends:
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
         """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""
         append = script("append")
+        epochs = [wait.log.epoch for wait in pending]
         async with self._client.pipeline(transaction=False) as pipe:
             for wait in pending:
                 keys, values = self._arguments(wait)
@@ -138,30 +139,22 @@ class Appends:
         replicated = isinstance(reached, int) and reached >= self._terms.replicas
         again = [
             wait
-            for wait, outcome in zip(pending, outcomes, strict=True)
-            if not self._settle(wait, outcome, replicated=replicated)
+            for wait, epoch, outcome in zip(pending, epochs, outcomes, strict=True)
+            if not self._settle(wait, epoch, outcome, replicated=replicated)
         ]
         if any(isinstance(outcome, NoScriptError) for outcome in outcomes):
             await self._client.script_load(append.text)
         while self._suspects:
-            await self._turn(self._suspects.pop())
+            await self._turn(*self._suspects.pop())
         return again
 
     def _arguments(self, wait: Pending[RedisLog]) -> tuple[list[str], list[Any]]:
         log, key = wait.log, wait.key
-        keys = log.keys.copy()
-        digest = ""
-        if key is not None:
-            keys.append(log.receipt_key(key.scope, key.key))
-            digest = key.digest.hex()
-        values: list[Any] = [log.epoch, log.newest, log.given, self._terms.window_ms, digest]
-        values += len(wait.events), len(log.shards)
-        for event in wait.events:
-            values += pack(event)
-            values.append(log.places(event))
-        return keys, values
+        known = [log.epoch, log.newest, log.given, self._terms.window_ms, key.digest.hex() if key is not None else ""]
+        receipts = [log.receipt_key(key.scope, key.key)] if key is not None else []
+        return append_arguments(log, wait.events, known, receipts)
 
-    def _settle(self, wait: Pending[RedisLog], outcome: Any, *, replicated: bool) -> bool:
+    def _settle(self, wait: Pending[RedisLog], epoch: str, outcome: Any, *, replicated: bool) -> bool:
         """Answer one publisher; False if nothing was appended and it may be tried again."""
         if isinstance(outcome, NoScriptError):
             return False
@@ -171,7 +164,7 @@ class Appends:
             return True
         kind, value = outcome
         if kind == b"turned":
-            self._suspects.add(wait.log)
+            self._suspects.add((wait.log, epoch))
             return False
         if kind == b"seen":
             self._answer_again(wait, value.decode())
@@ -194,6 +187,20 @@ class Appends:
         elif not wait.answer.done():
             receipt = Receipt(int(first), int(events), own_ids if own_ids.strip("\n") else "")
             wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), True))
+
+
+def append_arguments(
+    log: RedisLog, events: Sequence[Event], known: list[Any], receipts: list[str]
+) -> tuple[list[str], list[Any]]:
+    """Keys and values of append.lua: only the shards that get an event are named. `known` is what comes first."""
+    places = [log.shards_of(event) for event in events]
+    touched = sorted(set().union(*places)) if log.split else [0]
+    shards = [log.shards[number] for number in touched]
+    values = [*known, len(events), len(touched), *[f":{number}" if log.split else "" for number in touched]]
+    for event, place in zip(events, places, strict=True):
+        values += pack(event)
+        values.append(" ".join([str(touched.index(number) + 1) for number in place]) if log.split else "1")
+    return [log.facts, log.own_ids, *log.keys_of(shards), *receipts], values
 
 
 def _own_ids(events: Sequence[Event]) -> str:

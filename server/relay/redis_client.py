@@ -10,6 +10,7 @@ to be safe. A blocking read is always shorter than the socket's time limit: else
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
 from importlib import resources
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from server.relay.protocol import RelayUnavailable
 
@@ -50,6 +51,16 @@ def script(name: str) -> Script:
     if "turned(" in text:
         text = (folder / "common.lua").read_text("utf-8") + text
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+async def call(client: Client, name: str, keys: Sequence[str], *values: Any) -> Any:
+    """Run a script that may run twice. Raises what redis-py does."""
+    wanted = script(name)
+    arguments: list[Any] = [*keys, *values]
+    try:
+        return await client.evalsha(wanted.digest, len(keys), *arguments)
+    except NoScriptError:
+        return await client.eval(wanted.text, len(keys), *arguments)
 
 
 class Target(NamedTuple):

@@ -1,8 +1,10 @@
 """Entries as Redis keeps them: the fields of a stream entry, and back.
 
-Owns the payload (a JSON array: topics, type, id, retry, private, data) and the reading of stream ids as positions. Must
-never know of connections. An entry's stream id is its position with the sequence 0, so that positions and Redis's own
-order are one. Frames are not kept but made again: what a reader gets is always of this server's format.
+Owns the payload (a JSON array: topics, type, id, retry, private, data, and behind them the location of an event that
+has one) and the reading of stream ids as positions. Must never know of connections. What has no location looks as it
+always did, so that nodes of a release that knew none read it. An entry's stream id is its position with the sequence 0,
+so that positions and Redis's own order are one. Frames are not kept but made again: what a reader gets is always of
+this server's format.
 Cost: about 4 microseconds to pack an event, 8 to read an entry.
 """
 
@@ -34,7 +36,9 @@ class DamagedEntry(Exception):
 
 def pack(event: Event) -> tuple[str, int, str]:
     """Payload, size in bytes for the retention, and the publisher's own id ("" for none)."""
-    parts = [event.topics, event.type, event.id, event.retry_ms, event.private, event.data]
+    parts: list[object] = [event.topics, event.type, event.id, event.retry_ms, event.private, event.data]
+    if event.location is not None:
+        parts.append(event.location)
     payload = ujson.dumps(parts, ensure_ascii=False, escape_forward_slashes=False)
     return payload, len(payload) + _EVENT_BYTES, event.id or ""
 
@@ -46,7 +50,8 @@ def position_of(stream_id: bytes) -> int:
 
 def before(raw: Raw) -> int:
     """The position of the entry that was appended before this one; 0 if it does not say."""
-    return int(raw[1].get(b"p", b"0"))
+    text = raw[1].get(b"p", b"0")
+    return int(text) if text.isdigit() else 0
 
 
 def entry_of(epoch: str, raw: Raw) -> Entry:
@@ -54,8 +59,9 @@ def entry_of(epoch: str, raw: Raw) -> Entry:
     stream_id, fields = raw
     position = position_of(stream_id)
     try:
-        topics, kind, own_id, retry_ms, private, data = _parts(fields)
-        event = Event(tuple(topics), data, kind, own_id, retry_ms, private is True)
+        topics, kind, own_id, retry_ms, private, data, *place = _parts(fields)
+        location = (float(place[0][0]), float(place[0][1])) if place else None
+        event = Event(tuple(topics), data, kind, own_id, retry_ms, private is True, location)
     except (InvalidEvent, KeyError, TypeError, ValueError, IndexError) as error:
         raise DamagedEntry(position) from error
     return make_entry(epoch, position, event, position / 1e6)

@@ -3,9 +3,10 @@
 Owns what is known of the log between two answers of Redis: its shards, how far it was delivered, what the present is,
 and who waits for the delivery of what it appended. Must never know of connections. Pure.
 
-Invariants: `mark` never passes an entry of a followed shard that has not been delivered, and nothing is appended later
-at or below it. It tells nothing of private events: it is a moment that Redis has given out, or the position of a
-delivered public event. A log that is not split has one shard, which is followed from the start.
+Invariants: up to `delivered` everything of the followed shards has been delivered. `mark` never passes an entry of a
+followed shard that has not been, and nothing is appended later at or below it. It tells nothing of private events: it
+is a moment that Redis has given out, or the position of a delivered public event. A log that is not split has one
+shard, which is followed from the start.
 """
 
 from __future__ import annotations
@@ -16,33 +17,33 @@ from collections.abc import Iterable, Sequence
 
 from server.event import Event
 from server.relay.protocol import Entry, Retention
-from server.shards import Shards, shards_of
+from server.shards import ALL, Shards, shards_of
 
 
 class Shard:
-    """A stream of a log. `tail_id` is the stream id of the last entry that the tail has read; `last` the position of
-    the newest, `floor` up to where entries were dropped, `events` and `bytes` what it holds, as Redis said last."""
+    """A stream of a log. `last` is the position of its newest entry, `floor` up to where entries were dropped, `events`
+    and `bytes` what it holds, as Redis said last."""
 
-    __slots__ = ("bytes", "events", "facts", "floor", "followed", "last", "number", "stream", "tail_id")
+    __slots__ = ("bytes", "events", "facts", "floor", "followed", "last", "number", "stream")
 
-    def __init__(self, number: int, facts: str, stream: str) -> None:
+    def __init__(self, number: int, facts: str, stream: str, *, followed: bool) -> None:
         self.number = number
         self.facts = facts
         self.stream = stream
-        self.followed = False
-        self.tail_id = b"0-0"
+        self.followed = followed
         self.last = self.floor = self.events = self.bytes = 0
 
 
 class RedisLog:
-    """See the module's head. `newest` is the position of the newest entry known to be in the log, `awaited` that of the
-    newest which this node follows, `given` the highest moment that Redis gave out. `unproven`: a connection broke, and
-    whether the log is still the same has not been looked at.
+    """See the module's head. `newest` is the position of the newest entry known to be in the log, `newest_shard` where
+    it is, `awaited` that of the newest which this node follows, `given` the highest moment that Redis gave out.
+    `tail_id` is the stream id behind which the tail goes on in a log that is not split. `unproven`: a connection broke,
+    and whether the log is still the same has not been looked at. `refused`: why it cannot be used, "" if it can.
     """
 
     __slots__ = (
         "_present", "_public", "_standing", "_waiters", "awaited", "delivered", "epoch", "facts", "given", "keys",
-        "name", "newest", "own_ids", "retention", "shards", "unproven",
+        "name", "newest", "newest_shard", "own_ids", "refused", "retention", "shards", "split", "tail_id", "unproven",
     )  # fmt: skip
 
     def __init__(self, name: str, prefix: str, retention: Retention, shards: int = 1) -> None:
@@ -51,13 +52,14 @@ class RedisLog:
         self.name = name
         self.facts = f"{tag}:facts"
         self.own_ids = f"{tag}:ids"
-        if shards == 1:
-            self.shards = [Shard(0, self.facts, f"{tag}:events")]
-            self.shards[0].followed = True
+        self.split = shards > 1
+        if self.split:
+            self.shards = [Shard(n, f"{tag}:facts:{n}", f"{tag}:events:{n}", followed=False) for n in range(shards)]
         else:
-            self.shards = [Shard(n, f"{tag}:facts:{n}", f"{tag}:events:{n}") for n in range(shards)]
+            self.shards = [Shard(0, self.facts, f"{tag}:events", followed=True)]
         self.keys = [self.facts, self.own_ids, *self.keys_of(self.shards)]
         self.retention = retention
+        self.refused = ""
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.renew("", 0)
 
@@ -70,40 +72,38 @@ class RedisLog:
         """The shards with these numbers."""
         return [self.shards[number] for number in shards] if shards else self.shards
 
+    @property
+    def followed(self) -> list[Shard]:
+        """Those that are followed."""
+        return [shard for shard in self.shards if shard.followed]
+
     def shards_of(self, event: Event) -> Shards:
         """The shards that an event goes to."""
-        return (0,) if len(self.shards) == 1 else shards_of(event.topics, len(self.shards))
-
-    def places(self, event: Event) -> str:
-        """The same, as scripts want them."""
-        return " ".join(map(str, self.shards_of(event)))
+        return shards_of(event.topics, len(self.shards)) if self.split else (0,)
 
     def renew(self, epoch: str, high: int) -> None:
         """Begin anew at `high`: the log was opened, or is another than it was."""
         self.epoch = epoch
         self.delivered = self.given = high
-        self.newest = self.awaited = 0
+        self.newest = self.newest_shard = self.awaited = 0
         self._standing = (0, 0)
         self.unproven = False
         self._present = self._public = high
-        for shard in self.shards:
-            shard.tail_id = f"{high}-0".encode()
+        self.tail_id = f"{high}-0".encode()
         self.release()
 
     def include(self, shards: Iterable[Shard]) -> None:
-        """Follow these from the present on. To be called while nothing is being read."""
+        """Follow these from the present on. To be called while nothing of the log is being read."""
         self.delivered = max(self.delivered, self.mark)
-        self._standing = (0, 0)  # it speaks of the shards that were followed when it was asked for
         for shard in shards:
             shard.followed = True
-            shard.tail_id = f"{self.delivered}-0".encode()
+        self._stand(self._standing[0])
 
     def exclude(self, shards: Iterable[Shard]) -> None:
         """Follow these no more."""
         for shard in shards:
             shard.followed = False
         self.awaited = self.delivered
-        self.release()
 
     def receipt_key(self, scope: str, key: str) -> str:
         """Where the receipt of an idempotency key is kept."""
@@ -114,25 +114,32 @@ class RedisLog:
         """See the module's head."""
         return max(self._present, self._public)
 
-    def floor(self, shards: Shards) -> int:
-        """The position up to which entries of these may have been dropped."""
+    def floor(self, shards: Shards = ALL) -> int:
+        """The position up to which entries of any of these may have been dropped."""
         return max([shard.floor for shard in self.chosen(shards)])
+
+    def lowest_floor(self, shards: Shards = ALL) -> int:
+        """The position up to which entries of all of these have been dropped."""
+        return min([shard.floor for shard in self.chosen(shards)])
 
     def appended(self, first: int, events: Sequence[Event]) -> None:
         """Redis has acknowledged these."""
         last = first + len(events) - 1
-        self.newest = max(self.newest, last)
-        while last >= first and not any(
-            self.shards[number].followed for number in self.shards_of(events[last - first])
-        ):
+        if last > self.newest:
+            self.newest, self.newest_shard = last, self.shards_of(events[-1])[0]
+        while last >= first and not self._follows(events[last - first]):
             last -= 1
         if last >= first:
             self.awaited = max(self.awaited, last)
 
+    def _follows(self, event: Event) -> bool:
+        return not self.split or any(self.shards[number].followed for number in self.shards_of(event))
+
     def took(self, entries: Sequence[Entry]) -> None:
         """The tail has delivered these."""
         self.delivered = entries[-1].position
-        self.newest = max(self.newest, self.delivered)
+        if self.delivered > self.newest:
+            self.newest, self.newest_shard = self.delivered, self.shards_of(entries[-1].event)[0]
         for entry in reversed(entries):
             if not entry.event.private:
                 self._public = entry.position
@@ -145,10 +152,12 @@ class RedisLog:
         """Redis has said that each shard's newest entry up to `high` is its `last`, and that none will be added among
         them. The newest of those that are followed."""
         self.given = max(self.given, high)
-        last = max([shard.last for shard in self.shards if shard.followed], default=0)
-        self._standing = (high, last)
+        self._stand(high)
+        return self._standing[1]
+
+    def _stand(self, high: int) -> None:
+        self._standing = (high, max([shard.last for shard in self.followed], default=0))
         self._move_on()
-        return last
 
     def _move_on(self) -> None:
         high, last = self._standing

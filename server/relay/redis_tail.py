@@ -5,10 +5,11 @@ mark that the tick puts into a stream of this node's own has to come out here. M
 anything but Redis. Redis ends connections that take their answers too slowly; so what was read is delivered at once.
 
 Invariants: a stream is read from exactly behind the last entry that was read, whatever happened in between; a
-connection that brings nothing for `DEAF_SECONDS` is given up; of a log with several shards, what is handed on is all of
-them up to one position, so that they can be put into one order. A blocking read can't give that: it wakes with the
-first stream that has something. So it only wakes, and a read of all shards in one moment follows.
-Cost: one blocking read at a time for all channels; one read more each time for a channel that is split.
+connection that brings nothing for `DEAF_SECONDS` is given up; of a log that is split, what is handed on is all that its
+followed shards have, in one order. A blocking read can't give that: it wakes with the first stream that has something.
+So it only wakes, and a script reads all shards in one moment.
+Cost: one blocking read at a time for all channels. A log that is split has a tail of its own, whose blocking read
+brings one entry per shard, and one round trip more each time.
 """
 
 from __future__ import annotations
@@ -16,53 +17,69 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from server.logs import get_logger
 from server.relay.protocol import RelayUnavailable
-from server.relay.redis_client import BLOCK_LIMIT_SECONDS, BLOCK_SECONDS, ERRORS, Client, Target, connect, reason_of
+from server.relay.redis_client import (
+    BLOCK_LIMIT_SECONDS,
+    BLOCK_SECONDS,
+    ERRORS,
+    Client,
+    Target,
+    call,
+    connect,
+    reason_of,
+)
 from server.relay.redis_entries import Raw, position_of
 from server.relay.redis_log import RedisLog, Shard
 
 ENTRIES_A_READ = 500
+LAST_SEQUENCE = 2**64 - 1  # ours have 0: what else is at a position is not ours
 DEAF_SECONDS = 3.0
 MARKS_SECONDS = 60
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 2.0
 
-
-class Read(NamedTuple):
-    """What came of a shard behind the position `after`."""
-
-    shard: Shard
-    after: int
-    entries: Sequence[Raw]
-
-
 logger = get_logger("relay")
 
 
+class Taker(Protocol):
+    """Whom a tail works for."""
+
+    def took(self, log: RedisLog, entries: Sequence[Raw]) -> None:
+        """What came into a log that is not split."""
+
+    def took_split(self, log: RedisLog, shards: Sequence[Shard], answer: Sequence[Any]) -> None:
+        """What is in these shards of a log after `log.delivered`, as read.lua gives it."""
+
+    def broke(self, tail: Tail) -> None:
+        """The tail's connection was lost."""
+
+    async def examine(self, tail: Tail) -> None:
+        """Look whether the tail's logs are still what they were. Raises RelayUnavailable."""
+
+
 class Tail:
-    """`took(log, reads)` gets what was read, by shard; `broke(tail)` is called when its connection was lost,
-    `examine()` before a new one is read from: another log may be behind it."""
+    """`taker` gets what was read, is told when a connection was lost, and asked to look before a new one is read from:
+    another log may be behind it. `entries_a_read`: the most of a stream that a blocking read brings."""
 
     def __init__(
         self,
         target: Target,
         marks: str,
-        took: Callable[[RedisLog, Sequence[Read]], None],
-        broke: Callable[[Tail], None],
-        examine: Callable[[], Awaitable[None]],
+        taker: Taker,
+        *,
+        entries_a_read: int = ENTRIES_A_READ,
     ) -> None:
         self._target = target
         self._marks = marks
         self._marks_key = marks.encode()
         self._marks_id = b"0-0"
-        self._took = took
-        self._broke = broke
-        self._examine = examine
-        self._streams: dict[bytes, tuple[RedisLog, Shard]] = {}
+        self._taker = taker
+        self._entries_a_read = entries_a_read
+        self._logs: dict[str, RedisLog] = {}
         self._wanted: list[tuple[RedisLog, Sequence[Shard], asyncio.Future[int]]] = []
         self._closed = False
         self._begun = asyncio.Event()
@@ -76,38 +93,28 @@ class Tail:
         """True if a mark has come back lately."""
         return time.monotonic() - self._heard < DEAF_SECONDS
 
-    async def follow(self, log: RedisLog, client: Client) -> None:
-        """Read a log that is not split from where it stands. The mark makes the read that is under way end."""
-        self._add(log, log.shards)
-        await self.prove(client)
+    def follow(self, log: RedisLog) -> None:
+        """Read a log from where it stands, from the next read on: `prove` makes the one that is under way end."""
+        self._logs[log.name] = log
 
     async def include(self, log: RedisLog, shards: Sequence[Shard], client: Client) -> int:
         """Read these shards too, from the position on that is returned: at the next moment when nothing is being read.
-        Raises RelayUnavailable."""
+        Raises RelayUnavailable; then they are not read."""
         included: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._wanted.append((log, shards, included))
-        await self.prove(client)
         try:
             async with asyncio.timeout(DEAF_SECONDS):
+                await self.prove(client)
                 return await included
         except TimeoutError:
             raise RelayUnavailable("what is published does not come back") from None
-
-    def exclude(self, log: RedisLog, shards: Sequence[Shard]) -> None:
-        """Read these no more. What of them is under way is not handed on."""
-        log.exclude(shards)
-        for shard in shards:
-            self._streams.pop(shard.stream.encode(), None)
-
-    def _add(self, log: RedisLog, shards: Sequence[Shard]) -> None:
-        for shard in shards:
-            self._streams[shard.stream.encode()] = (log, shard)
+        finally:
+            included.cancel()
 
     def _include_wanted(self) -> None:
         for log, shards, included in self._wanted:
             if not included.done():
                 log.include(shards)
-                self._add(log, shards)
                 included.set_result(log.delivered)
         self._wanted.clear()
 
@@ -141,7 +148,7 @@ class Tail:
             except (*ERRORS, RelayUnavailable) as error:
                 logger.warning("tail_broke", reason=reason_of(error), retry_within_seconds=round(wait, 2))
             finally:
-                self._broke(self)
+                self._taker.broke(self)
             if time.monotonic() - began > DEAF_SECONDS * 2:
                 wait = FIRST_WAIT_SECONDS
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
@@ -152,60 +159,44 @@ class Tail:
         self.connections += 1
         try:
             await client.ping()
-            await self._examine()
+            await self._taker.examine(self)
             self._heard = time.monotonic()  # in advance: it has until `DEAF_SECONDS` from now
             while not self._closed:
                 self._include_wanted()
-                streams: dict[Any, Any] = {key: shard.tail_id for key, (_, shard) in self._streams.items()}
-                streams[self._marks] = self._marks_id
-                answer: Any = await client.xread(streams, ENTRIES_A_READ, round(BLOCK_SECONDS * 1000))
-                split = {}
-                for key, entries in answer:
-                    log, shard = self._streams.get(key, (None, None))
-                    if key == self._marks_key:
-                        self._read_mark(entries)
-                    elif log is not None and shard is not None:
-                        if len(log.shards) > 1:
-                            split[log.name] = log
-                        else:
-                            self._hand_on(log, [(shard, entries)])
-                for log in split.values():
-                    await self._read_shards(client, log)
+                await self._read(client)
                 if not self.well:
                     raise TimeoutError("deaf")
         finally:
             await client.aclose()
+
+    async def _read(self, client: Client) -> None:
+        """Wait for what comes, and hand it on."""
+        logs: dict[bytes, RedisLog] = {}
+        streams: dict[Any, Any] = {self._marks: self._marks_id}
+        for log in self._logs.values():
+            for shard in log.followed:
+                logs[shard.stream.encode()] = log
+                streams[shard.stream] = f"{log.delivered}-{LAST_SEQUENCE}" if log.split else log.tail_id
+        answer: Any = await client.xread(streams, self._entries_a_read, round(BLOCK_SECONDS * 1000))
+        woken: dict[str, RedisLog] = {}
+        for key, entries in answer:
+            if key == self._marks_key:
+                self._read_mark(entries)
+            elif (log := logs[key]).split:
+                woken[log.name] = log
+            elif position_of(entries[-1][0]) > position_of(log.tail_id):  # else the log has turned meanwhile
+                log.tail_id = entries[-1][0]
+                self._taker.took(log, entries)
+        for log in woken.values():
+            shards = log.followed
+            keys = (log.facts, *log.keys_of(shards))
+            self._taker.took_split(log, shards, await call(client, "read", keys, log.delivered, ENTRIES_A_READ))
 
     def _read_mark(self, entries: Sequence[Raw]) -> None:
         self._marks_id, fields = entries[-1]
         self._heard = time.monotonic()
         self._begun.set()
         self.lag_seconds = max(0.0, self._heard - float(fields[b"at"]))
-
-    async def _read_shards(self, client: Client, log: RedisLog) -> None:
-        """What has come into a log's shards, as all of them were in one moment."""
-        streams: dict[Any, Any] = {shard.stream: shard.tail_id for shard in log.shards if shard.followed}
-        answer: Any = await client.xread(streams, ENTRIES_A_READ) if streams else ()
-        # Behind the last entry of a full answer there may be more: what others have beyond it has to wait.
-        full = [position_of(entries[-1][0]) for _, entries in answer if len(entries) == ENTRIES_A_READ]
-        found = []
-        for key, entries in answer:
-            _, shard = self._streams.get(key, (None, None))
-            upto = [raw for raw in entries if position_of(raw[0]) <= min(full)] if full else entries
-            if shard is not None and upto:
-                found.append((shard, upto))
-        if found:
-            self._hand_on(log, found)
-
-    def _hand_on(self, log: RedisLog, found: Sequence[tuple[Shard, Sequence[Raw]]]) -> None:
-        reads = []
-        for shard, entries in found:
-            after, last = position_of(shard.tail_id), position_of(entries[-1][0])
-            if last > after:  # else the log has turned meanwhile: what came is of before
-                shard.tail_id = entries[-1][0]
-                reads.append(Read(shard, after, entries))
-        if reads:
-            self._took(log, reads)
 
     def stop(self) -> None:
         """Follow no more after the read that is under way. To be called before the task is cancelled: redis-py can

@@ -24,7 +24,7 @@ from server.event import Event
 from server.logs import get_logger
 from server.relay.idempotency import Receipt
 from server.relay.positions import LEASE_US, microseconds
-from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Turned
+from server.relay.protocol import Appended, Deliver, Entry, Key, LogState, RelayUnavailable, Retention, Stretch, Turned
 from server.relay.sqlite_checkpoints import Checkpoints
 from server.relay.sqlite_file import LogFile
 from server.relay.sqlite_log import StoredLog
@@ -151,11 +151,13 @@ class SqliteRelay:
         self._plan_flush()
         return await answer
 
-    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Sequence[Entry]:  # noqa: ARG002
+    async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Stretch:  # noqa: ARG002
         log = self._logs[channel]
-        if after >= log.newest:
-            return ()
-        return await self._ask(self._reader, partial(self._log_reader.read, log, after, log.newest, limit))
+        newest = log.newest
+        if after >= newest:
+            return Stretch((), after)
+        entries = await self._ask(self._reader, partial(self._log_reader.read, log, after, newest, limit))
+        return Stretch(entries, entries[-1].position if entries else newest)
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         log = self._logs[channel]
@@ -175,6 +177,8 @@ class SqliteRelay:
 
     def floor(self, channel: str, shards: Shards = ALL) -> int:  # noqa: ARG002
         return self._logs[channel].floor
+
+    lowest_floor = floor
 
     def state(self) -> dict[str, object]:
         reason = self._refusing or self._fault or self._stalled()

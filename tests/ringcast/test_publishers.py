@@ -115,11 +115,18 @@ def test_a_key_counts_in_redis_too(node: Node, redis: RedisServer) -> None:
 
 
 def test_a_channel_that_no_node_has_opened_yet_is_begun(redis: RedisServer, node: Node) -> None:
-    publisher = RedisPublisher(redis.url, channel="later")
+    publisher = RedisPublisher(redis.url, channel="later", shards=1)
     wire_id = publisher.publish("t", "first")
     with Stream(node.port, "/channels/later/events", Last_Event_ID="earliest") as stream:
         assert stream.next_event().type == "hello"
         assert stream.next_event().id == wire_id
+    publisher.close()
+
+
+def test_a_channel_is_not_begun_by_one_who_does_not_know_its_shards(redis: RedisServer) -> None:
+    publisher = RedisPublisher(redis.url, channel="unknown", within_seconds=0.3)
+    with pytest.raises(PublishFailed, match="not open"):
+        publisher.publish("t", "first")
     publisher.close()
 
 

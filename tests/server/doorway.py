@@ -72,6 +72,7 @@ class Doorway:
         self.start: Start | None = Start(None)
         self.publish_answer: Callable[[bytes], Response | Awaitable[Response]] = lambda body: Response(200, body)
         self.clients: list[Client] = []
+        self._finished = False
 
     # What the door asks of its surface and its opener.
 
@@ -113,9 +114,26 @@ class Doorway:
             one.send(data)
         return one
 
+    def hold_publishes(self) -> asyncio.Event:
+        """Publishes are answered when this event is set."""
+        gate = asyncio.Event()
+
+        async def answer(body: bytes) -> Response:
+            await gate.wait()
+            return Response(200, body)
+
+        self.publish_answer = answer
+        return gate
+
+    async def finish(self, seconds: float) -> None:
+        """The door's end, which comes once."""
+        self._finished = True
+        await self.door.finish(seconds)
+
     async def close(self) -> None:
         self.door.stop_listening()
-        await self.door.finish(0)
+        if not self._finished:
+            await self.finish(0)
         for fd in (*self.opened, *(fd for fd, _, _ in self.handed)):
             os.close(fd)
         for one in self.clients:

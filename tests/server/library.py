@@ -13,7 +13,7 @@ from server.channel import Channel, Policy
 from server.frames import Encoding
 from server.log import Log
 from server.reader import Reader
-from server.relay.protocol import Entry, RelayUnavailable, Retention
+from server.relay.protocol import Entry, RelayUnavailable, Retention, Stretch
 from server.replay import Replay, Replayer
 from server.selection import Selection
 from server.selectors import parse_selector
@@ -59,12 +59,13 @@ class Library:
     def floor(self) -> int:
         return self.entries[-self.retain - 1].position if 0 < self.retain < len(self.entries) else 0
 
-    async def read(self, name: str, after: int, limit: int, _shards: Shards) -> Sequence[Entry]:
+    async def read(self, name: str, after: int, limit: int, _shards: Shards) -> Stretch:
         self.asked.append((after, limit))
         await self.gate.wait()
         if self.broken:
             raise RelayUnavailable("no disk")
-        return [one for one in self.entries if max(after, self.floor) < one.position][:limit]
+        found = [one for one in self.entries if max(after, self.floor) < one.position][:limit]
+        return Stretch(found, found[-1].position if found else self.mark)
 
     def publish(self, *texts: str, topic: str = "a") -> list[Entry]:
         added = [entry(self.mark + 10 * number, text, topic) for number, text in enumerate(texts, 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from server.door import MAX_HEAD_BYTES, READ_BYTES
 from server.exchange import Response
 from server.sockets import listen_unix
 from tests.server.doorway import STREAM, Doorway, post, with_door
-from tests.server.engine import until
+from tests.server.engine import turns, until
 
 # --- streams
 
@@ -41,7 +40,7 @@ def test_a_request_may_come_byte_by_byte() -> None:
         client = await doorway.client()
         for byte in STREAM:
             client.send(bytes([byte]))
-            await asyncio.sleep(0)
+            await turns(1)
             await client.writer.drain()
         await until(lambda: doorway.opened)
         assert doorway.door.waiting == 0
@@ -114,8 +113,7 @@ def test_a_publish_is_answered_and_the_connection_kept_for_the_next() -> None:
 def test_publishes_sent_without_waiting_are_answered_in_order(later: bool, pieces: int) -> None:
     async def check(doorway: Doorway) -> None:
         async def answer(body: bytes) -> Response:
-            for _ in range(20 - int(body)):  # the first takes longest
-                await asyncio.sleep(0)
+            await turns(20 - int(body))  # the first takes longest
             return Response(200, body)
 
         if later:
@@ -125,7 +123,7 @@ def test_publishes_sent_without_waiting_are_answered_in_order(later: bool, piece
         for piece in range(pieces):
             client.send(data[piece * len(data) // pieces : (piece + 1) * len(data) // pieces])
             await client.writer.drain()
-            await asyncio.sleep(0)
+            await turns(1)
         assert [int((await client.answer())[2]) for _ in range(20)] == list(range(20))
 
     with_door(check)
@@ -180,13 +178,7 @@ def test_a_publish_too_large_for_the_door_is_handed_over_with_what_was_read() ->
 
 def test_a_publisher_that_left_before_its_answer_costs_nothing() -> None:
     async def check(doorway: Doorway) -> None:
-        gate = asyncio.Event()
-
-        async def answer(body: bytes) -> Response:
-            await gate.wait()
-            return Response(200, body)
-
-        doorway.publish_answer = answer
+        gate = doorway.hold_publishes()
         client = await doorway.client(post(b"x"))
         await until(lambda: doorway.requests)
         client.writer.transport.abort()

@@ -12,7 +12,7 @@ import server.door
 from server.endings import DRAINING
 from server.exchange import Response
 from tests.server.doorway import HEADER_SECONDS, STREAM, Doorway, post, with_door
-from tests.server.engine import run, until
+from tests.server.engine import until
 
 # --- bounds
 
@@ -120,29 +120,17 @@ def test_a_door_that_is_shut_takes_nobody_and_sends_those_who_wait_away() -> Non
 
 def test_a_publish_under_way_is_answered_before_the_end_and_told_to_go() -> None:
     async def check(doorway: Doorway) -> None:
-        gate = asyncio.Event()
-
-        async def answer(body: bytes) -> Response:
-            await gate.wait()
-            return Response(200, body)
-
-        doorway.publish_answer = answer
+        gate = doorway.hold_publishes()
         client = await doorway.client(post(b"x"))
         await until(lambda: doorway.requests)
         doorway.door.stop_listening()
         asyncio.get_running_loop().call_later(0.01, gate.set)
-        await doorway.door.finish(10)
+        await doorway.finish(10)
         status, headers, body = await client.answer()
         assert (status, headers["Connection"], body) == (200, "close", b"x")
         assert await client.rest() == b""
 
-    async def main() -> None:
-        doorway = Doorway()
-        await check(doorway)
-        for one in doorway.clients:
-            one.writer.close()
-
-    run(main)
+    with_door(check)
 
 
 def test_a_publish_that_has_begun_to_come_is_answered_before_the_end() -> None:
@@ -152,17 +140,11 @@ def test_a_publish_that_has_begun_to_come_is_answered_before_the_end() -> None:
         await until(lambda: any(knock.data for knock in doorway.door._knocks.values()))
         doorway.door.stop_listening()
         asyncio.get_running_loop().call_later(0.01, client.send, whole[-3:])
-        await doorway.door.finish(10)
+        await doorway.finish(10)
         status, headers, body = await client.answer()
         assert (status, headers["Connection"], body) == (200, "close", b"hello")
 
-    async def main() -> None:
-        doorway = Doorway()
-        await check(doorway)
-        for one in doorway.clients:
-            one.writer.close()
-
-    run(main)
+    with_door(check)
 
 
 def test_a_request_that_has_begun_to_come_and_does_not_end_holds_the_end_up_for_a_while_only() -> None:
@@ -171,15 +153,11 @@ def test_a_request_that_has_begun_to_come_and_does_not_end_holds_the_end_up_for_
         await until(lambda: any(knock.data for knock in doorway.door._knocks.values()))
         doorway.door.stop_listening()
         began = time.monotonic()
-        await doorway.door.finish(0.2)
+        await doorway.finish(0.2)
         assert time.monotonic() - began < 5
         assert await client.rest() == b""
-        client.writer.close()
 
-    async def main() -> None:
-        await check(Doorway())
-
-    run(main)
+    with_door(check)
 
 
 def test_an_answer_larger_than_the_socket_takes_arrives_whole_and_the_connection_goes_on() -> None:

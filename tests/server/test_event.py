@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import unicodedata
 from typing import Any
@@ -49,8 +50,8 @@ def test_unsafe_characters_are_exactly_controls_formats_and_surrogates() -> None
 
 def test_an_event_may_be_empty() -> None:
     event = Event()
-    assert (event.topics, event.data, event.type, event.id, event.retry_ms, event.private) == (
-        (), "", None, None, None, False,
+    assert (event.topics, event.data, event.type, event.id, event.retry_ms, event.private, event.location) == (
+        (), "", None, None, None, False, None,
     )  # fmt: skip
 
 
@@ -125,6 +126,32 @@ def test_a_retry_in_range_is_kept(retry_ms: int) -> None:
     assert Event(retry_ms=retry_ms).retry_ms == retry_ms
 
 
+@pytest.mark.parametrize("latitude", [-90, -0.0, 6.5244, 90.0])
+@pytest.mark.parametrize("longitude", [-180.0, 3.3792, 180])
+def test_a_place_on_the_earth_is_kept(latitude: float, longitude: float) -> None:
+    assert Event(location=(latitude, longitude)).location == (latitude, longitude)
+
+
+@pytest.mark.parametrize(
+    ("location", "field"),
+    [
+        ((90.001, 0), "location.latitude"),
+        ((-91, 0), "location.latitude"),
+        ((math.nan, 0), "location.latitude"),
+        ((math.inf, 0), "location.latitude"),
+        ((10**400, 0), "location.latitude"),
+        ((0, 180.001), "location.longitude"),
+        ((0, -181), "location.longitude"),
+        ((0, math.nan), "location.longitude"),
+        ((0, -math.inf), "location.longitude"),
+    ],
+)
+def test_a_place_that_is_nowhere_is_refused(location: tuple[float, float], field: str) -> None:
+    error = refusal(location=location)
+    assert (error.field, error.too_large) == (field, False)
+    assert error.reason.startswith("must be from -")
+
+
 def test_data_with_a_lone_surrogate_is_refused() -> None:
     assert refusal(data="a\ud800").field == "data"
 
@@ -140,6 +167,7 @@ def test_any_other_data_is_kept_as_it_is(data: str) -> None:
     type=st.none() | st.text(),
     id=st.none() | st.text(),
     retry_ms=st.none() | st.integers(),
+    location=st.none() | st.tuples(st.floats(), st.floats(-200, 200)),
 )
 def test_an_event_exists_or_names_the_field_that_is_wrong(**fields: Any) -> None:
     made: Event | InvalidEvent
@@ -148,7 +176,7 @@ def test_an_event_exists_or_names_the_field_that_is_wrong(**fields: Any) -> None
     except InvalidEvent as error:
         made = error
     if isinstance(made, InvalidEvent):
-        assert made.field in ("topic", "data", "type", "id", "retry")
+        assert made.field in ("topic", "data", "type", "id", "retry", "location.latitude", "location.longitude")
         assert str(made) == f"{made.field}: {made.reason}"
         return
     for text in (*made.topics, made.type or "", made.id or ""):

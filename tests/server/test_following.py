@@ -71,7 +71,10 @@ class Split:
         return 1_000
 
     def floor(self, _: str, numbers: Shards) -> int:
-        return 2 * sum(numbers)
+        return 2 * max(numbers or range(COUNT))
+
+    def lowest_floor(self, _: str, numbers: Shards) -> int:
+        return 2 * min(numbers or range(COUNT))
 
 
 async def split_hub() -> tuple[Hub, Split, Channel]:
@@ -148,8 +151,8 @@ def test_floors_are_those_of_the_shards_that_are_selected() -> None:
     async def main() -> None:
         hub, _, channel = await split_hub()
         await hub.find(channel, None, 0, EVERYTHING)
-        assert hub.locate(channel, "earliest", 0, selection(1)) == Start(2)
-        assert hub.locate(channel, "earliest", 0, selection(1, 3)) == Start(8)
+        assert hub.locate(channel, "earliest", 0, selection(1)) == Start(2, missed=2)
+        assert hub.locate(channel, "earliest", 0, selection(1, 3)) == Start(2, missed=6)
 
     run(main)
 

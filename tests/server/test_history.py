@@ -13,7 +13,7 @@ from server.feed import Feed
 from server.frames import Encoding
 from server.history import READS_AT_A_TIME, History, Place
 from server.reader import Reader
-from server.relay.protocol import Entry, RelayUnavailable
+from server.relay.protocol import Entry, RelayUnavailable, Stretch
 from server.replay import Replay
 from server.selection import Selection
 from server.shards import Shards
@@ -36,7 +36,7 @@ class Desk:
         self.failed: list[Reader] = []
         self.history = History(self.read, self.woken.append, self.failed.append)
 
-    async def read(self, _channel: str, position: int, _limit: int, _shards: Shards) -> Sequence[Entry]:
+    async def read(self, _channel: str, position: int, _limit: int, _shards: Shards) -> Stretch:
         self.reads.append(position)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -44,7 +44,7 @@ class Desk:
         self.at_once -= 1
         if self.failure is not None:
             raise self.failure
-        return [entry(position + 1, str(position))]
+        return Stretch([entry(position + 1, str(position))], position + 1)
 
     def reader(self, position: int) -> Reader:
         reader = Reader(5, self.feed, Holder(""), None)
@@ -178,7 +178,7 @@ def test_a_crowd_that_has_left_before_its_turn_is_read_nothing_for() -> None:
 
 def test_the_rest_of_a_page_that_was_not_used_up_is_not_read_again() -> None:
     async def check(desk: Desk) -> None:
-        entries = [entry(position) for position in range(1, 6)]
+        entries = Stretch([entry(position) for position in range(1, 6)], 5)
         desk.history.keep_rest(Place(MAIN, 0), entries, 3)
         assert desk.ask(desk.reader(3)) == entries[3:]
         desk.history.keep_rest(Place(MAIN, 0), entries, 5)

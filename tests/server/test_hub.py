@@ -17,7 +17,7 @@ from server.frames import Encoding
 from server.hub import Hub
 from server.ids import format_id, parse_id
 from server.relay.memory import MemoryRelay
-from server.relay.protocol import Appended, Entry, Key, LogState, RelayUnavailable, Retention
+from server.relay.protocol import Appended, Entry, Key, LogState, RelayUnavailable, Retention, Stretch
 from server.selection import Selection
 from server.shards import ALL, Shards
 from tests.server.engine import EPOCH, entry, run, until
@@ -79,8 +79,9 @@ class Shelf:
         self.deliver(channel, added)
         return Appended(tuple(one.id for one in added), False)
 
-    async def read(self, channel: str, after: int, limit: int, _shards: Shards = ALL) -> Sequence[Entry]:
-        return [one for one in self.entries if one.position > after][:limit]
+    async def read(self, channel: str, after: int, limit: int, _shards: Shards = ALL) -> Stretch:
+        found = [one for one in self.entries if one.position > after][:limit]
+        return Stretch(found, found[-1].position if found else 5000)
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         return [one for one in self.entries if one.event.id == event_id]
@@ -349,7 +350,7 @@ def test_a_publishers_id_that_memory_has_dropped_is_found_in_the_relay_if_it_may
         assert hub.locate(one, "mine", 0, Selection()) is None
         assert await hub.find(one, "mine", 0, Selection()) == Start(115, found=True)
         assert await hub.find(one, "mine", 0, Selection(grants=None)) == Start(110, found=True)
-        assert await hub.find(one, "never-there", 0, Selection()) == Start(100, gap="unknown")
+        assert await hub.find(one, "never-there", 0, Selection()) == Start(100, gap="unknown", missed=100)
 
     run(main)
 

@@ -73,9 +73,9 @@ def test_readers_with_one_cursor_share_the_pages(events: int, monkeypatch: pytes
     built: list[int] = []
     build = Replayer._build
 
-    def counted(self: Replayer, feed: Any, position: int, entries: list[Entry], deadline: float, *, more: bool) -> Page:
+    def counted(self: Replayer, feed: Any, position: int, entries: list[Entry], deadline: float, **more: Any) -> Page:
         built.append(position)
-        return build(self, feed, position, entries, deadline, more=more)
+        return build(self, feed, position, entries, deadline, **more)
 
     monkeypatch.setattr(Replayer, "_build", counted)
 

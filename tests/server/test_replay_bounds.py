@@ -30,7 +30,7 @@ class Dear(Selection):
 
     def wants(self, event: Event) -> bool:
         self.looks += 1
-        time.sleep(self.seconds)
+        time.sleep(self.seconds)  # what it costs
         return False
 
 

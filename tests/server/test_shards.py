@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.region import Region
 from server.selection import Selection
 from server.selectors import ANY, exact_selector, parse_selector
 from server.shards import ALL, IDLE_SECONDS, Following, shards_for, shards_of
@@ -41,6 +42,13 @@ def test_what_may_match_any_topic_needs_all() -> None:
     assert shards_for(Selection(frozenset([ANY])), 4) == ALL
     assert shards_for(selection("a", "items/{id}"), 4) == ALL
     assert shards_for(selection(*[f"t/{number}" for number in range(50)]), 4) == ALL
+
+
+def test_a_region_may_hold_events_of_any_shard_unless_topics_say_which() -> None:
+    here = Region(6.5, 3.4, 50)
+    assert shards_for(Selection(region=here), 4) == ALL
+    assert shards_for(Selection(frozenset([parse_selector("items/{id}")]), region=here), 4) == ALL
+    assert shards_for(Selection(frozenset([exact_selector("a")]), region=here), 4) == shards_of("a", 4)
 
 
 def test_a_log_that_is_not_split_has_nothing_to_follow() -> None:

@@ -76,8 +76,14 @@ def test_work_that_lasted_starts_with_the_short_wait_again(clock: Clock, waits: 
 
 def test_a_cancelled_task_ends() -> None:
     async def main() -> None:
-        task = asyncio.create_task(supervise("work", asyncio.Event().wait))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(supervise("work", work))
+        await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -8,22 +8,24 @@ local function turned(epoch, newest, given, known_epoch, last, high)
   return known_epoch ~= epoch or last < tonumber(newest) or (high < tonumber(given) and last ~= tonumber(newest))
 end
 
--- Forget the own id of an entry that goes, and give its bytes.
-local function forget(own, position, fields)
+-- Forget the own id of an entry that goes from `place` (its position, and its shard in a log that is split), and give
+-- its bytes.
+local function forget(own, place, fields)
   local size = 0
   for at = 1, #fields, 2 do
     if fields[at] == 's' then
       size = tonumber(fields[at + 1]) or 0
     elseif fields[at] == 'i' then
       local id = fields[at + 1]
-      local places = ' ' .. (redis.call('HGET', own, id) or '') .. ' '
-      local from, to = string.find(places, ' ' .. position .. ' ', 1, true)
-      if from then
-        local rest = string.match(string.sub(places, 1, from) .. string.sub(places, to + 1), '^%s*(.-)%s*$')
-        if rest == '' then
-          redis.call('HDEL', own, id)
-        else
-          redis.call('HSET', own, id, rest)
+      local places = redis.call('HGET', own, id)
+      if places == place then
+        redis.call('HDEL', own, id)
+      elseif places and string.sub(places, 1, #place + 1) == place .. ' ' then -- as a rule the oldest goes first
+        redis.call('HSET', own, id, string.sub(places, #place + 2))
+      elseif places then
+        local from, to = string.find(places .. ' ', ' ' .. place .. ' ', 1, true)
+        if from then
+          redis.call('HSET', own, id, string.sub(places, 1, from - 1) .. string.sub(places, to))
         end
       end
     end

@@ -1,7 +1,7 @@
 -- Once a second from every node: move the present on, drop what is over age, and say how the log stands.
 -- KEYS: facts, own ids, then facts and stream of each shard. ARGV: epoch, the newest entry the node knows of, the highest
--- cursor it has given out, 1 to look whether that entry is there (after a connection broke, another log may be behind the
--- new one), most to drop from a shard.
+-- cursor it has given out, which of the shards to look into for that entry (after a connection broke, another log may be
+-- behind the new one; 0: none), most to drop from a shard.
 -- Gives {'standing', high, then last, floor, events and bytes of each shard} or {'turned', epoch}. Everything appended
 -- later is above `high`.
 local facts, own = KEYS[1], KEYS[2]
@@ -11,13 +11,10 @@ if turned(ARGV[1], ARGV[2], ARGV[3], known[1], known[3], high) then
   return {'turned', known[1] or ''}
 end
 high = math.max(high, tonumber(ARGV[3]))
-if ARGV[4] == '1' then
-  local there = false
-  for at = 3, #KEYS, 2 do
-    there = there or tonumber(ARGV[2]) <= tonumber(redis.call('HGET', KEYS[at], 'floor') or 0)
-      or #redis.call('XRANGE', KEYS[at + 1], ARGV[2], ARGV[2]) > 0
-  end
-  if not there then
+local look = tonumber(ARGV[4])
+if look > 0 then
+  local dropped = tonumber(redis.call('HGET', KEYS[1 + look * 2], 'floor') or 0)
+  if tonumber(ARGV[2]) > dropped and #redis.call('XRANGE', KEYS[2 + look * 2], ARGV[2], ARGV[2]) == 0 then
     return {'turned', known[1]}
   end
 end
@@ -28,7 +25,9 @@ local seconds = tonumber(known[4] or 0)
 local text_high = string.format('%.0f', high)
 redis.call('HSET', facts, 'high', text_high)
 local answer = {'standing', text_high}
+local split = #KEYS > 4
 for at = 3, #KEYS, 2 do
+  local suffix = split and ':' .. (at - 3) / 2 or ''
   local stands = redis.call('HMGET', KEYS[at], 'last', 'floor', 'bytes')
   local floor, bytes = stands[2] or '0', stands[3] or '0'
   if seconds > 0 then
@@ -36,7 +35,7 @@ for at = 3, #KEYS, 2 do
     local oldest = redis.call('XRANGE', KEYS[at + 1], '-', before, 'COUNT', ARGV[5])
     for _, entry in ipairs(oldest) do
       floor = string.match(entry[1], '^%d+')
-      bytes = bytes - forget(own, floor, entry[2])
+      bytes = bytes - forget(own, floor .. suffix, entry[2])
     end
     if #oldest > 0 then
       redis.call('XTRIM', KEYS[at + 1], 'MINID', string.format('%.0f', floor + 1))

@@ -50,7 +50,7 @@ async def main(path: str, number: str) -> None:
     publishers = [asyncio.create_task(publish(relay, f"{number}.{index}")) for index in range(PUBLISHERS)]
     while not publishers[0].done():
         tell("mark", relay.mark("main"))
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # its script: a cursor now and then, until it is killed
 
 
 if __name__ == "__main__":

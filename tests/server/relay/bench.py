@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
 import uvloop
@@ -69,8 +70,8 @@ async def started(relay: Relay, channel: str = "main", retention: Retention = UN
     return delivered
 
 
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
-    """Poll until `condition` comes true."""
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Poll until `condition()` is true; what it gives may have to be awaited."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - the condition is a file's or a thread's
+        while not (await found if inspect.isawaitable(found := condition()) else found):  # noqa: ASYNC110 - a thread's
             await asyncio.sleep(0.005)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
@@ -376,5 +377,123 @@ def test_a_publisher_may_open_a_channel_that_is_split(redis: RedisServer) -> Non
     async def check(nodes: list[Seat]) -> None:
         (followed,) = await nodes[0].follow(2)
         assert [entry.event.data for entry in followed.recent] == ["first"]
+
+    with_seats(redis, 1, check)
+
+
+def test_an_event_without_topics_is_for_who_reads_all(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        await nodes[1].follow(*range(SHARDS))
+        await nodes[0].relay.append("main", [Event((), "to all")], None)
+        await until(lambda: nodes[1].delivered.data == ["to all"])
+        assert [entry.event.data for entry in await nodes[1].whole()] == ["to all"]
+
+    with_seats(redis, 2, check)
+
+
+def test_a_hole_in_one_shard_is_no_hole_in_the_others(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        publisher, reader = nodes
+        await reader.follow(0, 1)
+        await publisher.publish(OF[0], data="seen")
+        await until(lambda: reader.delivered.data == ["seen"])
+        events = [Event((OF[0],), f"{n}") for n in range(40)] + [Event((OF[1],), "whole")]
+        await publisher.relay.append("main", events, None)
+        await until(lambda: "whole" in reader.delivered.data)
+        assert [(turn[1], turn[3].missing) for turn in reader.turns] == [("history", (0,))]
+        assert reader.delivered.data[-3:] == ["38", "39", "whole"]
+        assert reader.relay.floor("main", (1,)) == 0
+
+    with_seats(redis, 2, check, Retention(8, 0, 0))
+
+
+def test_of_several_shards_everything_that_is_kept_is_read(redis: RedisServer) -> None:
+    """What a quiet shard still has is older than the busy one's floor."""
+
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        quiet = [await node.publish(OF[0]) for _ in range(3)]
+        for _ in range(40):
+            await node.publish(OF[1])
+        await node.follow(0, 1)
+        assert [entry.position for entry in (await node.whole(0, 1))[:3]] == quiet
+        assert node.relay.lowest_floor("main", (0, 1)) == 0
+
+    with_seats(redis, 1, check, Retention(20, 0, 0))
+
+
+def test_an_own_id_is_known_as_long_as_one_shard_keeps_the_event(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        await node.relay.append("main", [Event((OF[0], OF[1]), "both", id="mine")], None)
+        for _ in range(20):
+            await node.publish(OF[1])
+        assert [entry.event.data for entry in await node.relay.find("main", "mine")] == ["both"]
+        for _ in range(20):
+            await node.publish(OF[0])
+        assert not await node.relay.find("main", "mine")
+        assert redis.command("HLEN", "{test:main}:ids") == b":0"
+
+    with_seats(redis, 1, check, Retention(20, 0, 0))
+
+
+def test_a_page_has_as_many_entries_as_were_asked_for_whatever_the_shards(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        await node.follow(*range(SHARDS))
+        topics = [random.choice([OF[0]] * 9 + OF) for _ in range(300)]
+        await node.relay.append("main", [Event((topic,), str(n)) for n, topic in enumerate(topics)], None)
+        page = await node.relay.read("main", 0, 100)
+        assert [entry.event.data for entry in page] == [str(number) for number in range(100)]
+        assert page.upto == page[-1].position
+        rest = await node.relay.read("main", page.upto, 500)
+        assert len(rest) == 200
+        assert rest.upto >= rest[-1].position
+
+    with_seats(redis, 1, check)
+
+
+def test_a_channel_that_cannot_be_used_keeps_nobody_from_the_others(redis: RedisServer) -> None:
+    """Redis lost its data, and somebody who knows nothing of shards was first."""
+
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        await node.relay.open("other", UNBOUNDED, 0)
+        await node.relay.splitter.follow("other", range(SHARDS), 1)
+        redis.command("FLUSHALL")
+        redis.command("HSET", "{test:main}:facts", "epoch", "zzzzzz", "high", "1", "shards", "1")
+        await until(lambda: any(turn[0] == "other" for turn in node.turns))
+        await node.relay.append("other", [Event((OF[0],), "goes on")], None)
+        await until(lambda: "goes on" in node.delivered.data)
+        with pytest.raises(RelayUnavailable, match="in 1 shards in Redis, and in 4 by the settings"):
+            await node.publish(OF[0])
+
+    with_seats(redis, 1, check)
+
+
+def test_an_entry_with_anything_in_it_stops_nothing(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        await node.follow(0)
+        await node.publish(OF[0], data="one")
+        redis.command("XADD", "{test:main}:events:0", f"{time.time() * 1e6 + 1000:.0f}-0", "p", "12.50", "e", "[]")
+        await node.publish(OF[1], data="elsewhere")
+        await until(lambda: node.turns)
+        assert [(turn[1], turn[3].missing) for turn in node.turns] == [("damaged", (0,))]
+
+    with_seats(redis, 1, check)
+
+
+def test_an_entry_beside_one_of_ours_wakes_nobody_again_and_again(redis: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        await node.follow(0)
+        await node.publish(OF[0], data="one")
+        redis.command("XADD", "{test:main}:events:0", "*", "foreign", "1")
+        await node.publish(OF[0], data="two")
+        before = int(redis.facts("INFO", "stats")["total_commands_processed"])
+        await asyncio.sleep(1.0)  # what is measured
+        assert int(redis.facts("INFO", "stats")["total_commands_processed"]) - before < 50
+        assert node.delivered.data == ["one", "two"]
 
     with_seats(redis, 1, check)

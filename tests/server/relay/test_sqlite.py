@@ -45,10 +45,7 @@ class Gate:
         monkeypatch.setattr(LogWriter, "write", held)
 
     async def reached(self) -> None:
-        async def called() -> int:
-            return self.calls
-
-        await until(called)
+        await until(lambda: self.calls)
 
 
 # --- restarts ---
@@ -126,11 +123,7 @@ def test_a_mark_waits_for_its_lease_and_never_blocks(path: Path) -> None:
         await started(relay)
         clock.now += 60
         assert relay.mark("main") == START_US + LEASE_US
-
-        async def caught_up() -> bool:
-            return relay.mark("main") == START_US + 60_000_000
-
-        await until(caught_up)
+        await until(lambda: relay.mark("main") == START_US + 60_000_000)
         await relay.close()
 
     run(main())
@@ -183,7 +176,7 @@ def test_appends_of_one_turn_and_of_one_commit_share_transactions(path: Path, mo
         appends = [asyncio.create_task(relay.append("main", [event(f"first {number}")], None)) for number in range(10)]
         await gate.reached()
         appends += [asyncio.create_task(relay.append("main", [event(f"then {number}")], None)) for number in range(30)]
-        await asyncio.sleep(0)
+        await until(lambda: relay.state()["waiting_events"] == 30)
         gate.opened.set()
         await asyncio.gather(*appends)
         assert gate.calls == relay.state()["transactions"] == 2
@@ -225,9 +218,9 @@ def test_close_finishes_what_is_in_flight(path: Path, monkeypatch: pytest.Monkey
         appends = [asyncio.create_task(relay.append("main", [event("flying")], None))]
         await gate.reached()
         appends.append(asyncio.create_task(relay.append("main", [event("waiting")], None)))
-        await asyncio.sleep(0)
+        await until(lambda: relay.state()["waiting_events"] == 1)
         closing = asyncio.create_task(relay.close())
-        await asyncio.sleep(0)
+        await until(lambda: not relay.state()["ok"])
         gate.opened.set()
         await closing
         for append in appends:
@@ -237,15 +230,21 @@ def test_close_finishes_what_is_in_flight(path: Path, monkeypatch: pytest.Monkey
     assert run(main()) == ["flying", "waiting"]
 
 
-def test_a_publisher_that_goes_away_leaves_its_events(path: Path) -> None:
+def test_a_publisher_that_goes_away_leaves_its_events(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+
     async def main() -> None:
         relay = make(path)
         delivered = await started(relay)
+        flying = asyncio.create_task(relay.append("main", [event("flying")], None))
+        await gate.reached()
         gone = asyncio.create_task(relay.append("main", [event("gone")], None))
-        await asyncio.sleep(0)
+        await until(lambda: relay.state()["waiting_events"] == 1)
+        flying.cancel()
         gone.cancel()
+        gate.opened.set()
         await relay.append("main", [event("here")], None)
-        assert delivered.data == ["gone", "here"]
+        assert delivered.data == ["flying", "gone", "here"]
         await relay.close()
 
     run(main())
@@ -261,7 +260,7 @@ def test_too_many_waiting_publishes_are_refused(path: Path, monkeypatch: pytest.
         flying = asyncio.create_task(relay.append("main", [event("flying")], None))
         await gate.reached()
         waiting = [asyncio.create_task(relay.append("main", [event("x")], None)) for _ in range(10)]
-        await asyncio.sleep(0)
+        await until(lambda: relay.state()["waiting_events"] == 10)
         with pytest.raises(RelayUnavailable, match="too many publishes are waiting"):
             await relay.append("main", [event("one more")], None)
         gate.opened.set()
