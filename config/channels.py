@@ -60,6 +60,7 @@ class ChannelPolicySettings(Group):
     retain_bytes: Bytes
     retain_seconds: Seconds
     idle_seconds: Seconds
+    max_age_seconds: Seconds
     anonymous: bool
     shards: Shards = Field(
         1,
@@ -84,6 +85,7 @@ class ChannelSettings(Group):
     retain_bytes: Bytes | None = None
     retain_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None
+    max_age_seconds: Seconds | None = None
     anonymous: bool | None = None
     shards: Shards | None = None
     hello_event: HelloEvent | None = None

@@ -19,6 +19,8 @@ from config.app_jobs import Jobs
 from config.app_monitors import Monitors
 from config.app_prices import Prices
 from config.applications import Applications
+from config.bridges import Bridges
+from config.caching import Caching
 from config.channels import ChannelPolicySettings, Channels, ChannelSettings
 from config.fields import Group
 from config.network import Admission, Broadcasting, Listening
@@ -41,20 +43,24 @@ GROUPS: tuple[type[Group], ...] = (
     Broadcasting,
     Operation,
     Applications,
+    Caching,
     Facilities,
     Prices,
     Monitors,
     Jobs,
     Companies,
+    Bridges,
 )
 
 
 class Settings(
+    Bridges,
     Companies,
     Jobs,
     Monitors,
     Prices,
     Facilities,
+    Caching,
     Applications,
     Operation,
     Broadcasting,

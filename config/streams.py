@@ -120,7 +120,7 @@ class History(Group):
         why="A failover may lose what only the old master had.",
     )
     redis_replicas_seconds: PositiveShortSeconds = setting(
-        1.0, "Longest wait for the replicas; the publish is refused with 503 after it, though it may be in the log."
+        1.0, "Longest wait for the replicas; after it the publisher gets 504 `uncertain`: the event may be in the log."
     )
     sqlite_synchronous: Literal["OFF", "NORMAL", "FULL"] = setting(
         "NORMAL",

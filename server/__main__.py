@@ -8,6 +8,7 @@ Cost: 0.1 s until `--version`, `publish` or `tail` has begun; 0.4 s with everyth
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
@@ -16,6 +17,12 @@ def _check_config() -> click.Command:
     from server.commands.check_config import check_config
 
     return check_config
+
+
+def _monitor_worker() -> click.Command:
+    # By name: the server's modules know no application, and which there are is not theirs to say.
+    command: click.Command = import_module("apps.monitors.command").monitor_worker
+    return command
 
 
 def _publish() -> click.Command:
@@ -44,6 +51,7 @@ def _token() -> click.Command:
 
 LOADERS = {
     "check-config": _check_config,
+    "monitor-worker": _monitor_worker,
     "publish": _publish,
     "rolling-restart": _rolling_restart,
     "tail": _tail,

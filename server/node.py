@@ -66,6 +66,7 @@ class Node:
     def __init__(self, relay: Relay, policy_of: Callable[[str], Policy], limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         self.started = time.monotonic()
+        self.started_at = time.time()
         self.relay = relay
         self.draining = False
         self.loop_lag = 0.0
@@ -75,6 +76,7 @@ class Node:
         self.door_facts: Callable[[], dict[str, int]] = dict
         self.http_facts: Callable[[], dict[str, int]] = dict
         self.publishes_refused: dict[str, int] = {}
+        self.tokens_refused: dict[str, int] = {}
         self.on_tick: list[Callable[[float], None]] = []
         self.admission = Admission(
             time.monotonic,

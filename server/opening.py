@@ -79,6 +79,7 @@ class Opener:
         self._max_age_jitter = max_age_jitter
         self.opened = 0
         self.resumed = 0
+        self.incomplete: dict[str, int] = {}
         self._date_second = 0
         self._head = ""
         self._head_plain = ""
@@ -113,6 +114,8 @@ class Opener:
         position = start.position
         if start.found:
             self.resumed += 1
+        elif start.gap:
+            self.incomplete[start.gap] = self.incomplete.get(start.gap, 0) + 1
         first = self._first_block(channel, wanted, start, mark)
         if wanted.greeting is not None and not start.found:
             first += wanted.greeting()

@@ -5,7 +5,7 @@ Owns the distance between two places and the grid. Must never know of events or 
 The earth is a sphere of the mean radius, which is at most 0.6 % off. The grid has levels: at level n there are 2**n
 bands of equal height from pole to pole, each cut into columns that are no narrower than the band is high; so a band at
 a pole is one cell. A region stands at the level whose bands are as high as its radius or up to twice that: it is
-covered by 20 cells at most, most by nine, wherever it lies and whatever its size; half the earth and more are one cell.
+covered by 20 cells at most, mostly by six or fewer, wherever it lies; half the earth and more is one cell.
 
 Invariant: the cell of every place that a region contains is among its cells. They are of a circle that is a metre
 wider, so that no rounding of trigonometry can part the two. Longitude 180 is -180, and the columns go round.

@@ -211,6 +211,7 @@ class Server:
             self.authenticator = Authenticator(settings)
         except InvalidKey as error:
             raise StartError(str(error)) from None
+        self.node.tokens_refused = self.authenticator.refusals
         rooms = Rooms(
             self.node.hub,
             self.node.admission,

@@ -18,6 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 
+from server.supervision import died
+
 if TYPE_CHECKING:
     from server.node import Node
 
@@ -184,6 +186,11 @@ class Collector:
         yield _labelled("connections_refused", "Streams refused, by code.", "code", node.admission.refused)
         yield _labelled("publishes_refused", "Publishes refused, by code.", "code", node.publishes_refused)
         yield _labelled("connections_ended", "Streams ended, by code (peer: the client went away).", "code", node.ended)
+        yield _labelled("tokens_refused", "Tokens refused, by kind.", "reason", node.tokens_refused)
+        yield _labelled("resumes_incomplete", "Streams that began with a gap.", "reason", node.opener.incomplete)
+        yield _labelled("tasks_died", "Deaths of lasting tasks; each was started again.", "task", died)
+        yield _gauge("ready", "1 if /ready says 200.", int(node.ready))
+        yield _gauge("start_time_seconds", "When the process began to serve, in unix seconds.", node.started_at)
         yield _gauge("loop_lag_seconds", "How late the event loop's last tick was.", node.loop_lag)
         yield _gauge("resident_bytes", "Memory of the process in RAM.", resident_bytes())
         yield _gauge("relay_up", "1 if the relay takes appends.", int(bool(node.relay.state()["ok"])))

@@ -17,6 +17,9 @@ FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0  # a task that ran this long starts with the short wait again
 
+# How often each task has died in this process.
+died: dict[str, int] = {}
+
 log = get_logger("supervision")
 
 
@@ -38,6 +41,7 @@ async def supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await work()
             return
         except Exception:
+            died[name] = died.get(name, 0) + 1
             log.exception("task_died", task=name, restart_within_seconds=round(wait, 1))
         if time.monotonic() - began > HEALTHY_SECONDS:
             wait = FIRST_WAIT_SECONDS

@@ -12,6 +12,8 @@ Cost: one script call per append, one round trip per turn of the loop at most.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from server.relay.redis_log import RedisLog
 from server.relay.waiting import Pending, Waiting
 
 MAX_TRIES = 3
+AWAY_SECONDS = 1.0  # between two tries to connect for the sake of publishes
 
 logger = get_logger("relay")
 
@@ -58,12 +61,16 @@ class Appends:
         self._failed = failed
         self._sending: asyncio.Task[None] | None = None
         self._flush_planned = False
+        self._away = ""
+        self._away_until = 0.0
         self._suspects: set[tuple[RedisLog, str]] = set()
         self.waiting: Waiting[RedisLog] = Waiting()
         self.round_trips = 0
 
     async def put(self, log: RedisLog, events: Sequence[Event], key: Key | None) -> Appended:
         """Append events, all or none. Raises RelayUnavailable, KeyConflict."""
+        if time.monotonic() < self._away_until:
+            raise RelayUnavailable(self._away)
         answer: asyncio.Future[Appended] = self._loop.create_future()
         self.waiting.put(log, events, key, answer)
         self._plan_flush()
@@ -118,10 +125,16 @@ class Appends:
             _fail(wait, kind(reason))
 
     async def _connected(self) -> None:
-        """See that there is a connection: what fails here has not been sent."""
+        """See that there is a connection: what fails here has not been sent. For a while nobody tries again then: a
+        Redis that is down, or was just started, has other worries than one connection for each publish."""
         if isinstance(self._client, Redis):
             pool: Any = self._client.connection_pool
-            await pool.release(await pool.get_connection())
+            try:
+                await pool.release(await pool.get_connection())
+            except ERRORS as error:
+                self._away = reason_of(error)
+                self._away_until = time.monotonic() + AWAY_SECONDS * (0.5 + random.random() / 2)
+                raise
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
         """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""

@@ -20,7 +20,18 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
 
 from server.relay.protocol import RelayUnavailable
 
@@ -33,7 +44,24 @@ Client = Redis | RedisCluster
 
 # What an answer that does not come is raised as. RuntimeError: uvloop's word for a transport that was reset a moment
 # ago, which redis-py lets through.
-ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
+ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
+# redis-py takes the word that Redis begins an error with off the text where it has a class for it.
+_REASONS: Sequence[tuple[type[Exception], str]] = (
+    (OutOfMemoryError, "redis is out of memory"),
+    (ReadOnlyError, "redis is read-only: a failover is under way"),
+    (BusyLoadingError, "redis is loading its data"),
+    (MasterDownError, "redis has no master"),
+    (ClusterDownError, "the cluster of redis is down"),
+    (NoPermissionError, "redis does not allow it: see its ACL"),
+    (AuthenticationError, "redis does not accept the user or the password"),
+)
+_SIGNS = (
+    ("OOM", "redis is out of memory"),
+    ("READONLY", "redis is read-only: a failover is under way"),
+    ("NOREPLICAS", "redis has too few replicas"),
+    ("LOADING", "redis is loading its data"),
+    ("MISCONF", "redis cannot write to its disk"),
+)
 
 
 class Script(NamedTuple):
@@ -48,7 +76,7 @@ def script(name: str) -> Script:
     """The script of that name, with what it needs before it."""
     folder = resources.files("server.relay") / "lua"
     text = (folder / f"{name}.lua").read_text("utf-8")
-    if "turned(" in text:
+    if "turned(" in text or "dropped(" in text:
         text = (folder / "common.lua").read_text("utf-8") + text
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -114,14 +142,11 @@ def reason_of(error: BaseException) -> str:
     """What to tell a publisher: nothing of addresses or passwords."""
     if isinstance(error, RelayUnavailable):
         return error.reason
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason
     text = str(error)
-    for sign, reason in (
-        ("OOM", "redis is out of memory"),
-        ("READONLY", "redis is read-only: a failover is under way"),
-        ("NOREPLICAS", "redis has too few replicas"),
-        ("LOADING", "redis is loading its data"),
-        ("MISCONF", "redis cannot write to its disk"),
-    ):
+    for sign, reason in _SIGNS:
         if sign in text:
             return reason
     return "redis does not answer" if isinstance(error, ERRORS) else "the relay failed"

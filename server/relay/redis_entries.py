@@ -48,6 +48,12 @@ def position_of(stream_id: bytes) -> int:
     return int(stream_id.partition(b"-")[0])
 
 
+def place_of(stream_id: bytes) -> tuple[int, int]:
+    """Both numbers of a stream id. What others have put into a stream may differ from ours in the second alone."""
+    first, _, second = stream_id.partition(b"-")
+    return int(first), int(second or 0)
+
+
 def before(raw: Raw) -> int:
     """The position of the entry that was appended before this one; 0 if it does not say."""
     text = raw[1].get(b"p", b"0")

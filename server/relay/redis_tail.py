@@ -32,7 +32,7 @@ from server.relay.redis_client import (
     connect,
     reason_of,
 )
-from server.relay.redis_entries import Raw, position_of
+from server.relay.redis_entries import Raw, place_of
 from server.relay.redis_log import RedisLog, Shard
 
 ENTRIES_A_READ = 500
@@ -160,11 +160,12 @@ class Tail:
         try:
             await client.ping()
             await self._taker.examine(self)
-            self._heard = time.monotonic()  # in advance: it has until `DEAF_SECONDS` from now
+            connected = time.monotonic()
             while not self._closed:
                 self._include_wanted()
                 await self._read(client)
-                if not self.well:
+                # A new connection has its time to bring a mark; until one has come through it, nothing is well again.
+                if time.monotonic() - max(self._heard, connected) > DEAF_SECONDS:
                     raise TimeoutError("deaf")
         finally:
             await client.aclose()
@@ -184,7 +185,7 @@ class Tail:
                 self._read_mark(entries)
             elif (log := logs[key]).split:
                 woken[log.name] = log
-            elif position_of(entries[-1][0]) > position_of(log.tail_id):  # else the log has turned meanwhile
+            elif place_of(entries[-1][0]) > place_of(log.tail_id):  # else the log has turned meanwhile
                 log.tail_id = entries[-1][0]
                 self._taker.took(log, entries)
         for log in woken.values():

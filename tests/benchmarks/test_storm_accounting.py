@@ -124,7 +124,7 @@ def test_an_answer_to_a_publish_is_understood_however_it_is_framed(storm: Storm,
 def test_latency_counts_from_the_time_an_event_was_due(storm: Storm, script: Script) -> None:
     # A publisher that waits 50 ms for each answer is late by 50 ms more with every event that is due at once.
     def slowly(_number: int) -> bytes:
-        time.sleep(0.05)
+        time.sleep(0.05)  # the server's script
         return OK
 
     report = storm(script(answer=slowly), count=8, rate=8000, publishers=1)

@@ -143,8 +143,9 @@ class Page:
     def close(self) -> None:
         """Close the tab, and every connection it holds."""
         self.call("Page.close")
-        self._loop.run_until_complete(self._hang_up())
+        self._loop.run_until_complete(asyncio.wait_for(self._hang_up(), ANSWER_SECONDS))
 
     async def _hang_up(self) -> None:
         self._socket.close()
-        await asyncio.sleep(0)  # the loop only runs inside calls: let the close go out
+        while await self._socket.read_message() is not None:  # the loop only runs inside calls: let it go to its end
+            pass

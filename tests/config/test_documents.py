@@ -28,6 +28,7 @@ EXAMPLES = {
     "jwt_audience",
     "allowed_origins",
     "channels",
+    "monitors_secret",
 }
 
 

@@ -83,7 +83,8 @@ def phantoms(log: list[Seen], outcomes: Mapping[int, str]) -> list[int]:
 
 
 def disorder(log: list[Seen]) -> Iterable[str]:
-    """Ids that do not increase, numbers that come twice."""
+    """Ids that do not increase, numbers that come twice in an epoch. (What a log has lost, and its receipt with it, is
+    published again by who got no answer; who had it already has it twice, with a gap of a new epoch between.)"""
     last, numbers, gap = "", set(), False
     for entry in log:
         if entry.gap:
@@ -92,7 +93,7 @@ def disorder(log: list[Seen]) -> Iterable[str]:
         new_epoch = entry.id[:6] != last[:6]
         if last and ((new_epoch and not gap) or (not new_epoch and entry.id <= last)):
             yield f"{entry.number} with id {entry.id} came after {last}"
-        if entry.number in numbers:
+        if (entry.number, entry.id[:6]) in numbers:
             yield f"{entry.number} came twice"
-        numbers.add(entry.number)
+        numbers.add((entry.number, entry.id[:6]))
         last, gap = entry.id, False

@@ -21,7 +21,7 @@ OPEN = request("GET", "/channels/main/events", Accept="text/event-stream")
 def pause(node: Node, seconds: float) -> None:
     """The process gets no CPU for a while."""
     os.kill(node.pid, signal.SIGSTOP)
-    time.sleep(seconds)
+    time.sleep(seconds)  # the fault
     os.kill(node.pid, signal.SIGCONT)
 
 

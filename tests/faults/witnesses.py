@@ -146,7 +146,7 @@ class Subscriber:
             while not self._done() and (block := self._next(stream)) is not None:
                 self._take(block)
                 self.opened.set()
-                time.sleep(self.pause)
+                time.sleep(self.pause)  # the slowness that was asked for
 
     def _next(self, stream: Stream) -> Block | None:
         try:

@@ -57,6 +57,7 @@ async def test_statistics_are_json_and_metrics_are_text(
     metrics = await fetch(http_client, f"{base_url}/metrics")
     assert metrics.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert b"\nringcast_connections_maximum 100.0\n" in metrics.body
+    assert b"\nringcast_ready 1.0\n" in metrics.body
 
 
 @pytest.mark.gen_test

@@ -19,12 +19,15 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Leads `port` to `target`. Change `forward` and `backward` to hold bytes up; `reset` ends connections with RST."""
+    """Leads `port` to `target`. `hold` holds bytes up; `reset` ends connections with RST. `accepted` counts the
+    connections to it, refused ones included.
+    """
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self.target = target
         self.refusing = False
+        self.accepted = 0
         self._forward = self._backward = True
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -96,28 +99,31 @@ class Proxy:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if tasks:
             await asyncio.wait(tasks, timeout=5)
-        await asyncio.sleep(0.01)  # aborted transports close in the loop's next turns
 
     async def _end(self) -> None:
         self._over.set()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         self._writers.add(writer)
-        if self.refusing:
-            await self._reset()
-            return
+        try:
+            if not self.refusing:
+                await self._join(reader, writer)
+        finally:
+            await self._hang_up(writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
-            self._abort(writer)
             return
         self._writers.add(far_writer)
         ways = (self._carry(reader, far_writer, "_forward"), self._carry(far_reader, writer, "_backward"))
         try:
             await asyncio.gather(*ways)
         finally:
-            for one in (writer, far_writer):
-                self._abort(one)
+            self._abort(writer)
+            await self._hang_up(far_writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
         with contextlib.suppress(OSError):
@@ -131,6 +137,12 @@ class Proxy:
     async def _reset(self) -> None:
         for writer in list(self._writers):
             self._abort(writer)
+
+    async def _hang_up(self, writer: asyncio.StreamWriter) -> None:
+        """Abort, and wait until its socket is closed, which it is in a later turn of the loop."""
+        self._abort(writer)
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     def _abort(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.locust.eventsource import EventSource, Message, Parser, unchunked
+from tests.harness.process import wait_until
 
 STREAM = (
     "retry: 50\nid: 1\nevent: hello\ndata: {}\n\n: hb\n\nid: 2\n\n"
@@ -104,8 +105,7 @@ def test_closing_ends_a_client_that_waits_for_events() -> None:
         thread.start()
         connection, _ = listening.accept()
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n")
-        while not record.messages:
-            time.sleep(0.005)
+        wait_until(lambda: record.messages)
         source.close()
         thread.join(5)
         assert not thread.is_alive() and not record.ends

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.harness.process import TOKEN_SECRET
+from tests.harness.stream import Block
 from tests.mercure.conftest import PUBLISHER
 from tests.mercure.hub import Hub, token
 
@@ -122,11 +124,15 @@ def test_a_quiet_stream_gets_a_comment(new_hub: Callable[..., Hub], topic: str) 
 def test_an_event_puts_the_heartbeat_off(new_hub: Callable[..., Hub], topic: str) -> None:
     """T5: bytes are bytes; a stream in use needs no comment."""
     hub = new_hub(heartbeat_seconds=1)
-    watch = hub.watch([("topic", topic)])
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
+    watch, quiet = hub.watch([("topic", topic)]), hub.subscribe([("topic", f"{topic}/quiet")])
+    assert quiet.next_event().type == "hello"
+    beats: list[Block | None] = []
+    beating = threading.Thread(target=lambda: beats.extend(quiet.next_block() for _ in range(2)))
+    beating.start()
+    while beating.is_alive():
         hub.publish(topic, "busy")
-        time.sleep(0.02)
+        beating.join(0.02)
+    assert [beat.data for beat in beats if beat is not None] == [None, None]
     assert len(watch.events()) > 10
     assert b"\n:" not in watch.stream.raw
 

@@ -111,7 +111,7 @@ def test_every_location_keeps_its_errors_to_itself() -> None:
     """S28: nginx's messages about a request hold its query."""
     text = directives(SHIPPED / "ringcast.conf")
     locations = re.findall(r"\n    location [^{]+\{(.*?)\n    \}", text, re.DOTALL)
-    assert len(locations) == text.count("location ") == 10
+    assert len(locations) == text.count("location ") == 11
     for body in locations:
         assert re.search(r"include\s+ringcast/(silence|proxy|answer)\.conf;", body), body
     for name in ("proxy", "answer"):

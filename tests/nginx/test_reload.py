@@ -71,7 +71,6 @@ def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
     closing = {"keepalive_timeout 75s;": "keepalive_timeout 0;"}
     front = nginx(node, changes=UNLIMITED | soon | closing)
     with Scene(front.plain_port, 3) as scene:
-        keep_trying(scene)
         for ending in (node.stop, node.kill):
             scene.wait_for(30)
             before = [subscriber.endings.count("unavailable") for subscriber in scene.subscribers]
@@ -80,12 +79,6 @@ def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
             node.start()
         scene.wait_for(30)
     assert scene.history.problems() == []
-
-
-def keep_trying(scene: Scene) -> None:
-    """A refusal by nginx does not tell whether the node took the event before it died: it is tried again."""
-    attempt = scene.publisher._try
-    scene.publisher._try = lambda number: "ok" if attempt(number) == "ok" else "unknown"
 
 
 def _asked_back(scene: Scene, before: list[int]) -> bool:

@@ -21,7 +21,7 @@ SELECTORS = st.sampled_from(
 PLACES = st.sampled_from([(6.5, 3.4), (6.6, 3.5), (9.1, 7.5), (90.0, 0.0), (89.9, -170.0), (0.0, 180.0), (0.1, -179.9)])
 ANYWHERE = PLACES | st.tuples(st.floats(-90, 90), st.floats(-180, 180))
 RADII = st.sampled_from([0.001, 1.0, 25.0, 50.0, 60.0, 700.0, 9_000.0, 20_038.0])
-REGIONS = st.builds(lambda place, radius: Region(*place, radius), ANYWHERE, RADII)
+REGIONS = st.builds(lambda place, radius: Region(place[0], place[1], radius), ANYWHERE, RADII)
 EVENTS = st.builds(
     Event,
     topics=st.lists(TOPICS, max_size=3).map(tuple),

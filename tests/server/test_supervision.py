@@ -61,6 +61,7 @@ def test_work_that_fails_is_started_again_after_waits_that_double_up_to_a_bound(
     with structlog.testing.capture_logs() as lines:
         run(supervise("work", work))
     assert work.runs == 11
+    assert server.supervision.died["work"] >= 10
     for number, wait in enumerate(waits):
         longest = min(FIRST_WAIT_SECONDS * 2**number, LONGEST_WAIT_SECONDS)
         assert longest / 2 <= wait <= longest

@@ -31,5 +31,5 @@ def descriptors(pid: int) -> set[int]:
 def cpu_share(pid: int, seconds: float) -> float:
     """The share of one core that the process uses over the next `seconds`."""
     before, begin = cpu_seconds(pid), time.monotonic()
-    time.sleep(seconds)
+    time.sleep(seconds)  # what is measured
     return (cpu_seconds(pid) - before) / (time.monotonic() - begin)

@@ -247,7 +247,7 @@ def test_streams_cut_at_random_never_get_another_readers_bytes(start: Start) -> 
                 block = stream.next_event()
                 if block.type == "message":
                     assert block.data == pads[name]
-            time.sleep(rng.random() * 0.002)
+            time.sleep(rng.random() * 0.002)  # the fault: the moment of the cut
 
 
 def test_what_one_may_not_see_looks_like_what_is_not_there(keyed_node: Node) -> None:

@@ -1,4 +1,4 @@
--- What append.lua and tick.lua share; put before both.
+-- What the scripts share; put before those that use it.
 
 -- True if the log is not the one that a node knows: another epoch, or turned back by a failover or a crash to before an
 -- entry that the node has seen, or to before a cursor that it gave out with others' entries added since, of which some
@@ -6,6 +6,22 @@
 local function turned(epoch, newest, given, known_epoch, last, high)
   last = tonumber(last or 0)
   return known_epoch ~= epoch or last < tonumber(newest) or (high < tonumber(given) and last ~= tonumber(newest))
+end
+
+-- Up to where entries of a stream were dropped: by us, as the facts say, or by anybody (XTRIM, DEL, an eviction, a trim of
+-- ours whose facts could not be written): the first entry names the one before it.
+local function dropped(stream, floor, last)
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  local before = first and '0' or last or '0'
+  if first then
+    for at = 1, #first[2], 2 do
+      if first[2][at] == 'p' then
+        before = first[2][at + 1]
+      end
+    end
+  end
+  floor = floor or '0'
+  return (tonumber(before) or 0) > tonumber(floor) and before or floor
 end
 
 -- Forget the own id of an entry that goes from `place` (its position, and its shard in a log that is split), and give

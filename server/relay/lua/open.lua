@@ -30,6 +30,6 @@ local answer = {'opened', epoch, string.format('%.0f', high)}
 for shard = 0, shards - 1 do
   local stands = redis.call('HMGET', KEYS[3 + shard * 2], 'last', 'floor')
   answer[#answer + 1] = stands[1] or '0'
-  answer[#answer + 1] = stands[2] or '0'
+  answer[#answer + 1] = dropped(KEYS[4 + shard * 2], stands[2], stands[1])
 end
 return answer

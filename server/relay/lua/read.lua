@@ -19,7 +19,8 @@ local function head(number)
   return one.some[one.at]
 end
 for number = 1, shards do
-  answer[1 + number] = redis.call('HGET', KEYS[number * 2], 'floor') or '0'
+  local stands = redis.call('HMGET', KEYS[number * 2], 'floor', 'last')
+  answer[1 + number] = dropped(KEYS[1 + number * 2], stands[1], stands[2])
   fetch(number, tonumber(ARGV[1]))
 end
 local entries, last = {}, nil

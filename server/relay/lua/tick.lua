@@ -13,8 +13,8 @@ end
 high = math.max(high, tonumber(ARGV[3]))
 local look = tonumber(ARGV[4])
 if look > 0 then
-  local dropped = tonumber(redis.call('HGET', KEYS[1 + look * 2], 'floor') or 0)
-  if tonumber(ARGV[2]) > dropped and #redis.call('XRANGE', KEYS[2 + look * 2], ARGV[2], ARGV[2]) == 0 then
+  local gone = tonumber(redis.call('HGET', KEYS[1 + look * 2], 'floor') or 0)
+  if tonumber(ARGV[2]) > gone and #redis.call('XRANGE', KEYS[2 + look * 2], ARGV[2], ARGV[2]) == 0 then
     return {'turned', known[1]}
   end
 end
@@ -23,7 +23,6 @@ local present = now[1] * 1000000 + now[2]
 high = math.max(high, present)
 local seconds = tonumber(known[4] or 0)
 local text_high = string.format('%.0f', high)
-redis.call('HSET', facts, 'high', text_high)
 local answer = {'standing', text_high}
 local split = #KEYS > 4
 for at = 3, #KEYS, 2 do
@@ -40,12 +39,16 @@ for at = 3, #KEYS, 2 do
     if #oldest > 0 then
       redis.call('XTRIM', KEYS[at + 1], 'MINID', string.format('%.0f', floor + 1))
       bytes = string.format('%.0f', bytes)
-      redis.call('HSET', KEYS[at], 'floor', floor, 'bytes', bytes)
+      -- A Redis that is full refuses this until there is room again: then what was dropped shows all the same.
+      redis.pcall('HSET', KEYS[at], 'floor', floor, 'bytes', bytes)
     end
   end
+  floor = dropped(KEYS[at + 1], floor, stands[1])
   answer[#answer + 1] = stands[1] or '0'
   answer[#answer + 1] = floor
   answer[#answer + 1] = redis.call('XLEN', KEYS[at + 1])
   answer[#answer + 1] = bytes
 end
+-- Behind the trimming: a Redis that is full gets room by that, and refuses what needs some.
+redis.call('HSET', facts, 'high', text_high)
 return answer

@@ -54,6 +54,23 @@ def test_an_entry_carries_its_id_its_frame_and_its_time(make_relay: MakeRelay) -
     run(main())
 
 
+@pytest.mark.parametrize("topics", [(), ("a", "b/c")])
+def test_a_location_is_kept_to_the_last_digit_and_not_sent(make_relay: MakeRelay, topics: tuple[str, ...]) -> None:
+    places = [(6.524379, 3.379206), (0.1 + 0.2, -1 / 3), (90.0, -180.0), (-0.0, 5e-324), (-90, 180), None]
+
+    async def main() -> None:
+        relay = make_relay(Clock())
+        delivered = await started(relay)
+        sent = [Event(topics, "x", location=place) for place in places]
+        await relay.append("main", sent, None)
+        assert [entry.event for entry in delivered.entries] == sent
+        assert list(await relay.read("main", 0, 10)) == delivered.entries
+        assert len({entry.frame.partition(b"\n")[2] for entry in delivered.entries}) == 1
+        await relay.close()
+
+    run(main())
+
+
 def test_positions_rise_though_the_clock_stands_or_goes_back(make_relay: MakeRelay) -> None:
     async def main() -> None:
         clock = Clock()

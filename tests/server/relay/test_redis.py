@@ -108,11 +108,11 @@ def test_positions_are_the_time_of_redis(redis: RedisServer) -> None:
 def test_an_entry_comes_back_as_it_went_in(redis: RedisServer) -> None:
     async def check(nodes: list[Seat]) -> None:
         sent = Event(topics=("x", "y/ü"), data="a\r\nb\x00c\u2028\U0001f600", type="price", retry_ms=7, private=True)
-        await nodes[0].relay.append("main", [sent], None)
-        await until(lambda: nodes[1].delivered.entries)
-        (entry,) = nodes[1].delivered.entries
-        assert entry.event == sent
-        assert list(await nodes[1].relay.read("main", 0, 10)) == [entry]
+        placed = Event(("x",), "here", location=(0.1 + 0.2, -179.99999999999997))
+        await nodes[0].relay.append("main", [sent, placed], None)
+        await until(lambda: len(nodes[1].delivered.entries) == 2)
+        assert [entry.event for entry in nodes[1].delivered.entries] == [sent, placed]
+        assert list(await nodes[1].relay.read("main", 0, 10)) == nodes[1].delivered.entries
 
     with_seats(redis, 2, check)
 
@@ -362,6 +362,10 @@ def test_entries_that_were_dropped_before_a_node_read_them_are_a_declared_hole(r
         ("e", "not json"),
         ("e", json.dumps([["t"], None, None, None, False])),
         ("e", json.dumps([["t\n"], None, None, None, False, "x"])),
+        ("e", json.dumps([["t"], None, None, None, False, "x", [91, 0]])),
+        ("e", json.dumps([["t"], None, None, None, False, "x", [1]])),
+        ("e", json.dumps([["t"], None, None, None, False, "x", "here"])),
+        ("e", json.dumps([["t"], None, None, None, False, "x", None])),
         ("other", "1"),
         ("e", json.dumps({"a": 1})),
     ],

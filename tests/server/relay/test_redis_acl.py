@@ -31,7 +31,7 @@ SHIPPED = ROOT / "config" / "redis"
 EVENTS = "/channels/{}/events"
 RIGHTS = {"publish": ["*"], "subscribe": ["*"]}
 OPERATOR = f"Bearer {signed({'ringcast': {'operate': True}})}"
-# Which of a channel's own ids are forgotten, and which entries dropped, shows in what is called.
+# Few, so that entries are dropped and own ids forgotten: that takes commands of its own.
 RETAINED = 5
 
 
