@@ -12,6 +12,7 @@ from importlib import resources
 from handlers.endpoints import Call, Endpoint, Reply
 from server.exchange import Response
 
+PAGES = "pages"
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -59,4 +60,4 @@ def _endpoint(path: str, file: File) -> Endpoint:
     async def run(_: Call) -> Reply:
         return file
 
-    return Endpoint("GET", path, run, "A file of the page.", tag="pages")
+    return Endpoint("GET", path, run, "A file of the page.", tag=PAGES)

@@ -11,11 +11,13 @@ from importlib import import_module
 from typing import Any
 
 from apps.app import Application, Surroundings
+from apps.pages import PAGES
 from bridges.database import Database
 from bridges.outbox import Outbox
 from config.settings import Settings
+from handlers.cache_making import make_response_cache
 from handlers.endpoints import Endpoint
-from handlers.response_cache import ResponseCache
+from handlers.openapi import openapi_endpoint
 from handlers.streams import StreamRoute
 from server.cluster import Cluster
 from server.node import Node
@@ -28,7 +30,7 @@ class Applications:
 
     def __init__(self, settings: Settings, node: Node, cluster: Cluster) -> None:
         self._node = node
-        self.cache = ResponseCache()
+        self.cache = make_response_cache(settings)
         self.database = Database(settings.database.get_secret_value())
         self.outbox = Outbox(self.database, node.hub, cluster.name)
         surroundings = Surroundings(
@@ -43,6 +45,9 @@ class Applications:
         if self.all:
             node.checks["outbox"] = lambda: self.outbox.state
             node.more_metrics.append(self.outbox.metrics)
+            node.checks["response_cache"] = self.cache.state
+            node.more_metrics.append(self.cache.metrics)
+            node.more_stats["response_cache"] = self.cache.facts
 
     @property
     def policies(self) -> Mapping[str, Mapping[str, Any]]:
@@ -51,8 +56,9 @@ class Applications:
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints."""
-        return [endpoint for application in self.all for endpoint in application.endpoints()]
+        """All endpoints, and their description."""
+        own = [endpoint for application in self.all for endpoint in application.endpoints()]
+        return [*own, openapi_endpoint([one for one in own if one.tag != PAGES], self.streams)]
 
     @property
     def streams(self) -> list[StreamRoute]:
@@ -72,6 +78,7 @@ class Applications:
 
     async def stop(self) -> None:
         """End everything; the tasks have ended."""
+        await self.cache.stop()
         for application in reversed(self.all):
             await application.stop()
         if self.all:

@@ -23,6 +23,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from handlers.answers import Refused
+from server.endings import UNAVAILABLE
 from server.logs import get_logger
 
 # All tables, each defined in the module that owns it; made by the migrations.
@@ -39,12 +41,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = get_logger("database")
 
 
-class DatabaseUnavailable(Exception):
-    """The database does not answer, or not in time. `reason` is safe to show."""
+class DatabaseUnavailable(Refused):
+    """The database does not answer, or not in time. Who asked is told to come back. `reason` is safe to show."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(UNAVAILABLE, reason=reason)
 
 
 def url_of(database: str) -> str:

@@ -166,10 +166,12 @@ def _leading(rows: Sequence[Any]) -> Iterator[Any]:
 
 
 def _text(event: Event) -> str:
-    fields = [event.topics, event.type, event.id, event.retry_ms, event.private, event.data]
+    fields: list[object] = [event.topics, event.type, event.id, event.retry_ms, event.private, event.data]
+    if event.location is not None:
+        fields.append(event.location)
     return ujson.dumps(fields, ensure_ascii=False, escape_forward_slashes=False)
 
 
 def _event(text: str) -> Event:
-    topics, kind, own_id, retry_ms, private, data = ujson.loads(text)
-    return Event(tuple(topics), data, kind, own_id, retry_ms, private)
+    topics, kind, own_id, retry_ms, private, data, *place = ujson.loads(text)
+    return Event(tuple(topics), data, kind, own_id, retry_ms, private, tuple(place[0]) if place else None)

@@ -277,13 +277,7 @@ class Bridges(Group):
         for bridge in values:
             if names.count(bridge.name) > 1:
                 raise ValueError(f"bridge {bridge.name}: the name is there twice")
-            if (
-                isinstance(bridge, (NatsSubjects, NatsStream))
-                and bridge.url is None
-                and info.data.get("nats_url") is None
-            ):
-                raise ValueError(f"bridge {bridge.name}: needs a url, or nats_url")
-            own_relay = str(info.data.get("relay", "redis:")).startswith(("redis", "unix"))
-            if isinstance(bridge, RedisPubSub) and bridge.url is None and not own_relay:
-                raise ValueError(f"bridge {bridge.name}: needs a url, unless the relay is Redis")
+            missing = _missing_url(bridge, info.data)
+            if missing:
+                raise ValueError(f"bridge {bridge.name}: needs a url, {missing}")
         return values

@@ -21,6 +21,9 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _keys(settings)
     if settings.redis_replicas and "+cluster" in settings.relay:
         yield "redis_replicas", "cannot be waited for in a cluster: set min-replicas-to-write in Redis"
+    has_redis = settings.relay.startswith(("redis", "unix"))
+    if settings.response_cache == "redis" and settings.response_cache_redis == "relay" and not has_redis:
+        yield "response_cache_redis", "the relay is no Redis: give the URL of one"
     if settings.retry_min_ms > settings.retry_max_ms:
         yield "retry_min_ms", f"must be at most retry_max_ms ({settings.retry_max_ms})"
 

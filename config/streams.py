@@ -122,6 +122,12 @@ class History(Group):
     redis_replicas_seconds: PositiveShortSeconds = setting(
         1.0, "Longest wait for the replicas; after it the publisher gets 504 `uncertain`: the event may be in the log."
     )
+    redis_durable: bool = setting(
+        False,
+        "Redis keeps through any crash what it has acknowledged (`appendfsync always`).",
+        why="Else, when Redis and all nodes went down together, nobody can tell whether it lost its last second: "
+        "channels begin a new epoch, and clients are told of a gap.",
+    )
     sqlite_synchronous: Literal["OFF", "NORMAL", "FULL"] = setting(
         "NORMAL",
         "When SQLite waits for the disk.",

@@ -46,6 +46,7 @@ class Handler(tornado.web.RequestHandler):
         "GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "QUERY", "TRACE",
     )  # fmt: skip
     allowed: ClassVar[str] = "GET, HEAD, OPTIONS"
+    preflight: ClassVar[list[tuple[str, str]]] = PREFLIGHT
 
     def initialize(self, surface: StreamSurface, vitals: Vitals, connections: HttpConnections) -> None:
         self.surface = surface
@@ -89,7 +90,7 @@ class Handler(tornado.web.RequestHandler):
             return
         response = Response(204, headers=[*COMMON_HEADERS, ("Allow", self.allowed), *self.surface.cors(request)])
         if request.headers.get(b"origin"):
-            response.headers += PREFLIGHT
+            response.headers += self.preflight
         self.answer(response)
 
     def query(self, *_: str) -> None:

@@ -15,10 +15,12 @@ from server.endings import BAD_REQUEST
 from server.event import Event, InvalidEvent
 from server.exchange import JSON_TYPE
 from server.logs import neutral
+from server.region import Location
 
 NDJSON_TYPE = "application/x-ndjson"
 MAX_ERRORS = 100
-_FIELDS = frozenset({"topic", "topics", "data", "type", "id", "retry", "private"})
+_FIELDS = frozenset({"topic", "topics", "data", "type", "id", "retry", "private", "location"})
+_PLACE = ("latitude", "longitude")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -82,7 +84,9 @@ def _event(text: bytes) -> Event:
     retry = value.get("retry")
     if retry is not None and (not isinstance(retry, int) or isinstance(retry, bool)):
         raise InvalidEvent("retry", "must be a whole number of milliseconds")
-    return Event(_topics(value), _data(value), _text(value, "type"), _text(value, "id"), retry, private)
+    return Event(
+        _topics(value), _data(value), _text(value, "type"), _text(value, "id"), retry, private, _location(value)
+    )
 
 
 def _topics(value: dict[str, Any]) -> tuple[str, ...]:
@@ -112,3 +116,20 @@ def _text(value: dict[str, Any], field: str) -> str | None:
     if text is not None and not isinstance(text, str):
         raise InvalidEvent(field, "must be text")
     return text
+
+
+def _location(value: dict[str, Any]) -> Location | None:
+    place = value.get("location")
+    if place is None:
+        return None
+    if not isinstance(place, dict):
+        raise InvalidEvent("location", "must be an object with latitude and longitude")
+    unknown = sorted(place.keys() - set(_PLACE))
+    if unknown:
+        raise InvalidEvent(f"location.{neutral(unknown[0][:64])}", "is not a field of a location")
+    for name in _PLACE:
+        if name not in place:
+            raise InvalidEvent(f"location.{name}", "is needed")
+        if not isinstance(place[name], int | float) or isinstance(place[name], bool):
+            raise InvalidEvent(f"location.{name}", "must be a number of degrees")
+    return place["latitude"], place["longitude"]

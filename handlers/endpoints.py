@@ -74,12 +74,14 @@ class Call:
 @dataclass(slots=True)
 class Reply:
     """An answer. `value` becomes JSON: dicts, lists, texts, numbers, or a pydantic model. None: no body (204). `tags`
-    are what a kept answer depends on (handlers/response_cache.py)."""
+    are what a kept answer depends on, `area` (latitude, longitude, radius in km) is where what it is about lies
+    (handlers/response_cache.py)."""
 
     value: object = None
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
     tags: Sequence[str] = ()
+    area: tuple[float, float, float] | None = None
 
     def response(self) -> Response:
         """As it goes out. Never cached by others unless the endpoint says so in a header of its own."""
@@ -90,6 +92,8 @@ class Reply:
 
 
 Check = Callable[[Call], None]
+# In our words, where the library's would name a class of ours.
+_REASONS = {"model_type": "must be an object", "model_attributes_type": "must be an object"}
 
 
 def everybody(_: Call) -> None:
@@ -111,8 +115,12 @@ def operators(call: Call) -> None:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One method of one path. `path` has arguments in braces, each one segment. `access` raises Refused. `keep_seconds`:
-    answers are kept so long for all who ask the same (see handlers/response_cache.py); 0: never."""
+    """One method of one path. `path` has arguments in braces, each one segment. `access` raises Refused.
+
+    `keep_seconds`: answers to GET are kept so long for all who ask the same, by path and parameters; 0: never (see
+    handlers/response_cache.py). `shared`: they depend on nobody, so they are for requests with a token or a cookie too.
+    `drop_on_change` False: they live out their time, whatever of their tags is reported as changed.
+    """
 
     method: str
     path: str
@@ -127,6 +135,12 @@ class Endpoint:
     tag: str = ""
     keep_seconds: float = 0.0
     max_body_bytes: int = MAX_BODY_BYTES
+    shared: bool = False
+    drop_on_change: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep_seconds and (self.method != "GET" or self.body is not None):
+            raise ValueError(f"{self.method} {self.path}: only answers to GET are kept")
 
     @cached_property
     def pattern(self) -> Any:
@@ -142,7 +156,9 @@ class Endpoint:
             parameters.setdefault(name, decoded(name, value))
         call.query = _validated(self.query, parameters, 400)
         if self.body is not None:
-            call.body = _validated(self.body, _json(request), 422)
+            content = _json(request)
+            call.body = _validated(self.body, content, 422)
+            _check_writable(content)
         return call
 
 
@@ -157,12 +173,24 @@ def _json(request: Request) -> object:
     return value
 
 
+def _check_writable(value: object) -> None:
+    """A field that takes anything takes what is no JSON too (NaN, 1e400, half a surrogate pair): it could be kept, and
+    never be given back. Raises Refused."""
+    try:
+        dumps(value)
+    except (ValueError, OverflowError):
+        raise bad("", "the body must be JSON") from None
+
+
 def _validated(model: type[ModelT], value: object, status: int) -> ModelT:
     try:
         return model.model_validate(value)
     except ValidationError as error:
         problems = [
-            {"field": ".".join(map(str, one["loc"])), "reason": one["msg"].removeprefix("Value error, ")}
+            {
+                "field": ".".join(map(str, one["loc"])),
+                "reason": _REASONS.get(one["type"]) or one["msg"].removeprefix("Value error, "),
+            }
             for one in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         first = problems[0]

@@ -2,16 +2,24 @@
 
 Owns percent-decoding with errors. Frameworks replace bad bytes and strip white space, so that a value that was checked
 is not the value that was sent; here what is not UTF-8 is refused and nothing is altered. Source: URL Standard,
-application/x-www-form-urlencoded parsing (`;` is data, `+` a space).
+application/x-www-form-urlencoded parsing (`;` is data, `+` a space). And the parameters of a region, which the general
+endpoint and applications have in common.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from handlers.answers import bad
+from server.region import OutOfRange, Region
 
 MAX_FIELDS = 1_000
+DEFAULT_RADIUS_KM = 50.0
+REGION_NAMES = ("lat", "lon", "radius")
+_NUMBER = re.compile(r"[-+]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][-+]?\d{1,3})?", re.ASCII)
+_PARAMETERS = {"latitude": "lat", "longitude": "lon", "radius_km": "radius"}
 
 
 def parse_form(text: bytes) -> list[tuple[str, bytes]]:
@@ -45,3 +53,24 @@ def decoded(field: str, value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise bad(field, "must be UTF-8") from None
+
+
+def parse_number(field: str, value: str) -> float:
+    """`value` as a number. Raises Refused; not for one that is too large for anybody, which is infinite."""
+    if _NUMBER.fullmatch(value) is None:
+        raise bad(field, "must be a number")
+    return float(value)
+
+
+def parse_region(parameters: Mapping[str, str]) -> Region | None:
+    """The region that `lat`, `lon` and `radius` (in km) name; None if none of the three is there. Raises Refused."""
+    found = {name: parse_number(name, parameters[name]) for name in REGION_NAMES if name in parameters}
+    if not found:
+        return None
+    for name in ("lat", "lon"):
+        if name not in found:
+            raise bad(name, "is needed for a region")
+    try:
+        return Region(found["lat"], found["lon"], found.get("radius", DEFAULT_RADIUS_KM))
+    except OutOfRange as error:
+        raise bad(_PARAMETERS[error.field], error.reason) from None

@@ -6,6 +6,7 @@ fails. Must never know what an endpoint does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import tornado.web
@@ -13,6 +14,7 @@ from tornado.routing import URLSpec
 
 from handlers.answers import bad
 from handlers.application import Handler, Parts
+from handlers.cors import PREFLIGHT
 from handlers.endpoints import Endpoint, not_found
 from handlers.http_connections import HttpConnections
 from handlers.incoming import request_of
@@ -41,8 +43,9 @@ class EndpointHandler(Handler):
         self._rooms = rooms
         self._cache = cache
         self._body = bytearray()
-        methods = [*endpoints, *(["HEAD"] if "GET" in endpoints else []), "OPTIONS"]
-        self.allowed = ", ".join(methods)  # type: ignore[misc]
+        methods = [*endpoints, *(["HEAD"] if "GET" in endpoints else [])]
+        self.allowed = ", ".join([*methods, "OPTIONS"])  # type: ignore[misc]
+        self.preflight = [("Access-Control-Allow-Methods", ", ".join(methods)), *PREFLIGHT[1:]]  # type: ignore[misc]
 
     def data_received(self, chunk: bytes) -> None:
         endpoint = self._endpoints.get(str(self.request.method))
@@ -72,7 +75,7 @@ class EndpointHandler(Handler):
             return await self._cache.answer(endpoint, call)
         return (await endpoint.run(call)).response()
 
-    async def get(self, *_: str, **__: str) -> None:
+    async def get(self) -> None:
         await self._serve()
 
     head = post = put = patch = delete = get
@@ -86,7 +89,8 @@ def endpoint_routes(endpoints: Sequence[Endpoint], parts: Parts, rooms: Rooms, c
     ordered = sorted(by_path, key=lambda path: (path.count("{"), path))
     return [
         URLSpec(
-            next(iter(by_path[path].values())).pattern.pattern,
+            # Without the arguments' names: Tornado would decode them in its own way, and give them to every method.
+            re.sub(r"\?P<\w+>", "?:", next(iter(by_path[path].values())).pattern.pattern),
             EndpointHandler,
             {**parts._asdict(), "endpoints": by_path[path], "rooms": rooms, "cache": cache},
         )

@@ -13,13 +13,14 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from handlers.answers import Refused, bad, missing_token
-from handlers.fields import decoded, parse_query
+from handlers.fields import REGION_NAMES, decoded, parse_query, parse_region
 from handlers.rooms import MERCURE_PATH, Rooms
 from handlers.streams import Admitted, StreamCall, StreamRoute, Streams
 from server.auth import ANONYMOUS
 from server.exchange import Request
 from server.frames import Encoding
 from server.opening import Subscription
+from server.region import Region
 from server.selection import Selection
 from server.selectors import MAX_SELECTOR_BYTES, InvalidSelector, Selector, exact_selector, parse_selector
 
@@ -36,25 +37,31 @@ CURSOR_NAMES = ("last_event_id", "lastEventID", "lastEventId", "Last-Event-ID")
 class Wanted:
     """The parameters of a stream. `topics` None: all. `cursor` None: no cursor parameter."""
 
-    __slots__ = ("_selections", "cursor", "last", "topics", "types")
+    __slots__ = ("_selections", "cursor", "last", "region", "topics", "types")
 
     def __init__(
-        self, topics: frozenset[Selector] | None, types: frozenset[str] | None, cursor: str | None, last: int
+        self,
+        topics: frozenset[Selector] | None,
+        types: frozenset[str] | None,
+        cursor: str | None,
+        last: int,
+        region: Region | None,
     ) -> None:
         self.topics = topics
         self.types = types
         self.cursor = cursor
         self.last = last
+        self.region = region
         self._selections: dict[bool, Selection] = {}
 
     def selection(self, grants: tuple[Selector, ...]) -> Selection:
         """The selection of a holder of these grants; the two common ones (all, none) are made once per URL."""
         every = any(grant.any for grant in grants)
         if grants and not every:
-            return Selection(self.topics, self.types, grants)
+            return Selection(self.topics, self.types, grants, self.region)
         found = self._selections.get(every)
         if found is None:
-            found = self._selections[every] = Selection(self.topics, self.types, None if every else ())
+            found = self._selections[every] = Selection(self.topics, self.types, None if every else (), self.region)
         return found
 
 
@@ -63,6 +70,7 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
     topics: list[Selector] = []
     types: list[str] = []
     cursors: dict[str, str] = {}
+    place: dict[str, str] = {}
     last = pattern_bytes = 0
     for name, value in parse_query(query):
         if name == "topic":
@@ -78,6 +86,10 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
             types.append(decoded(name, value))
         elif name == "last" and not mercure:
             last = _last(decoded(name, value))
+        elif name in REGION_NAMES and not mercure:
+            if name in place:
+                raise bad(name, "may be given once")
+            place[name] = decoded(name, value)
         if len(topics) > MAX_SELECTORS or len(types) > MAX_SELECTORS:
             raise bad(name, f"at most {MAX_SELECTORS}")
         if pattern_bytes > MAX_PATTERN_BYTES:
@@ -85,7 +97,7 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
     if mercure and not topics:
         raise bad("topic", 'at least one "topic" or "match" is needed')
     cursor = next((cursors[name] for name in CURSOR_NAMES if cursors.get(name)), "" if cursors else None)
-    return Wanted(_united(topics), frozenset(types) or None, cursor, last)
+    return Wanted(_united(topics), frozenset(types) or None, cursor, last, parse_region(place))
 
 
 _parse_wanted_again = lru_cache(4_096)(parse_wanted)

@@ -16,6 +16,7 @@ from server.endings import FINISHED, Ending
 from server.reader import Reader
 
 WATCH_SECONDS = 120.0  # whoever has not read the last event by then has been ended for that
+LATE_SECONDS = 15.0  # whose admission was under way when the end came may still join for so long
 
 
 class Finisher:
@@ -41,5 +42,6 @@ class Finisher:
             for feed in feeds:
                 for reader in [reader for reader in feed.readers if reader.cursor == feed.ring.head]:
                     self._close(reader, FINISHED)
-            if now > until or not any(feed.members for feed in feeds):
+            late = now > until - WATCH_SECONDS + LATE_SECONDS
+            if now > until or (late and not any(feed.members for feed in feeds)):
                 del self._watched[channel, topic]

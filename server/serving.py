@@ -119,6 +119,7 @@ def make_relay(settings: Settings) -> Relay:
             idempotency_seconds=settings.idempotency_seconds,
             replicas=settings.redis_replicas,
             replicas_seconds=settings.redis_replicas_seconds,
+            durable=settings.redis_durable,
             shards_of=lambda name: settings.channel(name).shards,
         )
     return MemoryRelay(**common)

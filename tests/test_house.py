@@ -29,6 +29,7 @@ PURE = (
     "index",
     "log",
     "reader",
+    "region",
     "ring",
     "selection",
     "selectors",
@@ -181,7 +182,8 @@ def test_only_the_connection_of_handlers_to_tornado_knows_tornado() -> None:
         if layer_of(module) == "handlers" and any(layer_of(name) == "tornado" for name in imports_of(path))
     }
     assert users <= {
-        "handlers.application", "handlers.begun_stream", "handlers.incoming", "handlers.rest", "handlers.stream_delegate"
+        "handlers.application", "handlers.begun_stream", "handlers.incoming", "handlers.rest",
+        "handlers.stream_delegate",
     }  # fmt: skip
 
 
@@ -306,7 +308,7 @@ def test_what_is_installed_with_the_package_is_what_is_locked_for_running() -> N
 
 
 def test_what_is_imported_is_required() -> None:
-    known = {"jwt": "pyjwt", "yaml": "pyyaml", "annotated_types": "pydantic"}
+    known = {"jwt": "pyjwt", "yaml": "pyyaml", "annotated_types": "pydantic", "nats": "nats-py"}
     required = {project(line) for line in wanted("run")} | {"pydantic", "pydantic-core"}  # come with their settings
     for path in PRODUCT:
         for name in imports_of(path):

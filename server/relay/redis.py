@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
 from typing import Any
 
@@ -43,19 +43,19 @@ from server.relay.protocol import (
 )
 from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_board import Board
-from server.relay.redis_client import ERRORS, Client, Target, call, connect, drop_connections, reason_of
-from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, position_of, raw_of
+from server.relay.redis_client import ERRORS, Client, Target, ask, ask_script, connect, reason_of
+from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_reads import RedisReads
 from server.relay.redis_tail import ENTRIES_A_READ, Tail
 from server.shards import ALL, Shards
 from server.supervision import cancelled, supervise
 
 TICK_SECONDS = 1.0
 DROPPED_A_TICK = 1_000
-RECENT_A_TIME = 1_000
 ARRIVAL_SECONDS = 2.0  # an append that Redis has is answered after this, whether or not the tail brought it
-MAX_FOUND = 100
 MAX_TURNS = 3
+PROOF_SECONDS = 4.0  # nodes that live look once they are connected again, two seconds later at the most
 NOT_OPEN = "the log is not open"
 CLOSED = "the log is closed"
 
@@ -64,7 +64,8 @@ logger = get_logger("relay")
 
 class RedisRelay:
     """Implements `Relay` and `Splitter` over Redis. `replicas`: how many must have an append before it is acknowledged
-    (WAIT). `shards_of`: how many shards a channel is split into."""
+    (WAIT). `shards_of`: how many shards a channel is split into. `durable`: Redis keeps what it has acknowledged
+    through any crash, so nothing has to be proved after one."""
 
     shared = True
 
@@ -77,6 +78,7 @@ class RedisRelay:
         replicas: int = 0,
         replicas_seconds: float = 1.0,
         shards_of: Callable[[str], int] = lambda _: 1,
+        durable: bool = False,
     ) -> None:
         self.durability = (
             f"redis, {replicas} replicas: survives the loss of the master"
@@ -88,6 +90,8 @@ class RedisRelay:
         self.board = Board(self._client, prefix)
         self._prefix = prefix
         self._shards_of = shards_of
+        self._durable = durable
+        self._run = ""
         self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
         self._cluster = isinstance(self._client, RedisCluster)
         self._name = secrets.token_hex(8)
@@ -100,7 +104,8 @@ class RedisRelay:
         self._errands: set[asyncio.Task[None]] = set()
         self._looks: dict[str, asyncio.Task[int]] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
-        self.damaged = self.turns = 0
+        self.turns = 0
+        self._reads = RedisReads(self._client)
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         self._loop = asyncio.get_running_loop()
@@ -109,7 +114,7 @@ class RedisRelay:
         self._appends = Appends(self._client, self._terms, self._turn, self._failed)
         self._refusing = None
         try:
-            await self._ask(self._client.ping())
+            await ask(self._client.ping())
             if not self._cluster:
                 await self._add_tail(f"{{{self._prefix}}}")
             self._keep("relay_tick", self._tick_for_ever)
@@ -146,14 +151,14 @@ class RedisRelay:
         if log is not None:
             return await self._state(log, log.delivered, recent)
         log = RedisLog(channel, self._prefix, retention, self._shards_of(channel))
-        await self._learn(log, "")
+        await self._learn_proven(log)
         tail = await self._tail_for(log)
         state = await self._state(log, log.delivered, recent)
         # From here to the end without waiting: what comes is for a channel that is there.
         self._tail_of[channel] = tail
         self._logs[channel] = log
         tail.follow(log)
-        self._soon(tail.prove(self._client))
+        self._soon(lambda: tail.prove(self._client))
         return state
 
     async def _tail_for(self, log: RedisLog) -> Tail:
@@ -163,35 +168,57 @@ class RedisRelay:
             return await self._add_tail(f"{{{self._prefix}:{log.name}}}", 1)
         return await self._add_tail(f"{{{self._prefix}:{log.name}}}") if self._cluster else self._tails[0]
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, and do without if it fails: the tick will do it again."""
 
         async def tried() -> None:
             with contextlib.suppress(RelayUnavailable):
-                await work
+                await work()
 
         task = self._loop.create_task(tried())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    async def _learn(self, log: RedisLog, suspected: str) -> None:
-        """How the log stands, in a new epoch if it has none or is still in the `suspected` one."""
+    async def _learn_proven(self, log: RedisLog) -> None:
+        """How the log stands. If Redis was started anew, what it had lost then only a node can tell that lived through
+        it: it has a moment to. If there is none, a new epoch begins: nobody can say that nothing is missing."""
+        self._run = await self._ask_run()
+        end = time.monotonic() + PROOF_SECONDS
+        while unproven := await self._learn(log, ""):
+            if time.monotonic() > end:
+                logger.error("log_unproven", channel=log.name, before=unproven)
+                await self._learn(log, unproven)
+                return
+            await asyncio.sleep(PROOF_SECONDS / 10)
+
+    async def _ask_run(self) -> str:
+        """Which run of Redis this is; "" where it does not matter, or cannot be told."""
+        if self._durable or self._cluster:
+            return ""
+        return str((await ask(self._client.info("server"))).get("run_id", ""))
+
+    async def _learn(self, log: RedisLog, suspected: str) -> str:
+        """How the log stands, in a new epoch if it has none or is still in the `suspected` one; or the epoch that
+        nobody has proved to be whole yet, and then nothing is known."""
         kept, count = log.retention, len(log.shards)
         bounds = (ceil(kept.events / count), ceil(kept.bytes / count), kept.seconds)
-        facts = await self._call("open", log.keys, new_epoch(), suspected, log.given, *bounds)
+        facts = await ask_script(self._client, "open", log.keys, new_epoch(), suspected, log.given, *bounds, self._run)
         if facts[0] == b"split":
             log.refused = f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
             raise RelayUnavailable(log.refused)
         log.refused = ""
+        if facts[0] == b"unproven":
+            return str(facts[1].decode())
         epoch, high = facts[1].decode(), int(facts[2])
         log.renew(epoch, high)
         for shard, last, floor in zip(log.shards, facts[3::2], facts[4::2], strict=True):
             shard.last, shard.floor = int(last), int(floor)
         newest = max(log.shards, key=lambda shard: shard.last)
         log.newest, log.newest_shard = newest.last, newest.number
+        return ""
 
     async def _state(self, log: RedisLog, high: int, recent: int) -> LogState:
-        entries = [] if log.split else await self._newest(log, log.shards[0], high, recent)
+        entries = [] if log.split else await self._reads.newest(log, log.shards[0], high, recent)
         return LogState(log.epoch, log.floor(), entries, len(log.shards))
 
     async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
@@ -200,7 +227,7 @@ class RedisRelay:
         await self._look(log)  # else what is up to a second old would come as if it were new
         present = await self._tail_of[channel].include(log, chosen, self._client)
         try:
-            found = await asyncio.gather(*[self._newest(log, shard, present, recent) for shard in chosen])
+            found = await asyncio.gather(*[self._reads.newest(log, shard, present, recent) for shard in chosen])
             await self._look(log)  # what was dropped meanwhile is below the floors as they are now
         except RelayUnavailable:
             log.exclude(chosen)
@@ -213,34 +240,6 @@ class RedisRelay:
     def unfollow(self, channel: str, shards: Sequence[int]) -> None:
         log = self._logs[channel]
         log.exclude(log.chosen(tuple(shards)))
-
-    async def _newest(self, log: RedisLog, shard: Shard, high: int, count: int) -> list[Entry]:
-        """The last `count` entries up to `high`, oldest first. In parts: Redis does nothing else meanwhile."""
-        found: list[Raw] = []
-        end = f"{high}"
-        while len(found) < count:
-            wanted = min(RECENT_A_TIME, count - len(found))
-            some = await self._ask(self._client.xrevrange(shard.stream, end, "-", wanted))
-            found += some
-            if len(some) < wanted:
-                break
-            end = f"({some[-1][0].decode()}"
-        return self._entries(log, shard, found[::-1])
-
-    def _entries(self, log: RedisLog, shard: Shard, raws: Sequence[Raw]) -> list[Entry]:
-        """The entries that are ours. Behind one that is not, history is not complete."""
-        entries = []
-        for raw in raws:
-            try:
-                entries.append(entry_of(log.epoch, raw))
-            except DamagedEntry as error:
-                shard.floor = max(shard.floor, error.position)
-                self._note_damage(log, error)
-        return entries
-
-    def _note_damage(self, log: RedisLog, error: DamagedEntry) -> None:
-        self.damaged += 1
-        logger.error("entry_damaged", channel=log.name, position=error.position)
 
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         if self._refusing is not None:
@@ -259,44 +258,33 @@ class RedisRelay:
     # --- what is read
 
     async def read(self, channel: str, after: int, limit: int, shards: Shards = ALL) -> Stretch:
-        log = self._logs[channel]
-        chosen = log.chosen(shards)
-        upto = log.delivered  # what is delivered from now on may come into the log after Redis was asked
-        epoch, *floors, found = await self._call("read", (log.facts, *log.keys_of(chosen)), after, limit)
-        if epoch.decode() != log.epoch:
-            raise RelayUnavailable("the log is turning to a new epoch")
-        for shard, floor in zip(chosen, floors, strict=True):
-            shard.floor = max(shard.floor, int(floor))
-        if len(found) == limit:
-            upto = min(upto, position_of(found[-1][1]))
-        entries = [entry for which, *flat in found for entry in self._entries(log, chosen[which - 1], [raw_of(flat)])]
-        return Stretch([entry for entry in entries if entry.position <= upto], max(after, upto))
+        return await self._reads.read(self._logs[channel], after, limit, shards)
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
-        log = self._logs[channel]
-        places = await self._ask(self._client.hget(log.own_ids, event_id))
-        found: dict[int, Entry] = {}
-        for place in (places or b"").split()[:MAX_FOUND]:
-            position, _, number = place.partition(b":")
-            shard = log.shards[int(number or 0)]
-            if int(position) not in found:
-                raws = await self._ask(self._client.xrange(shard.stream, position, position))
-                found |= {entry.position: entry for entry in self._entries(log, shard, raws)}
-        return [entry for entry in found.values() if entry.event.id == event_id]
+        return await self._reads.find(self._logs[channel], event_id)
 
     async def reach(self, channel: str, epoch: str, position: int) -> None:
         log = self._logs[channel]
         if epoch == log.epoch and position <= max(log.mark, log.delivered):
             return
-        look = self._looks.get(channel)
-        if look is None:  # one for all who come back at once
-            look = self._looks[channel] = self._loop.create_task(self._look(log))
-            look.add_done_callback(lambda _: self._looks.pop(channel, None))
-        arrival = log.arrival(await asyncio.shield(look))
+        newest = await self._look_with_others(log)
+        if epoch == log.epoch and position > max(
+            log.mark, newest
+        ):  # that look may have begun before there was this cursor
+            newest = await self._look_with_others(log)
+        arrival = log.arrival(newest)
         if arrival is not None:
             await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
             if not arrival.done():
                 raise RelayUnavailable("this node is behind the log")
+
+    async def _look_with_others(self, log: RedisLog) -> int:
+        """One look for all who come back at once."""
+        look = self._looks.get(log.name)
+        if look is None:
+            look = self._looks[log.name] = self._loop.create_task(self._look(log))
+            look.add_done_callback(lambda _: self._looks.pop(log.name, None))
+        return await asyncio.shield(look)
 
     def mark(self, channel: str) -> int:
         return self._logs[channel].mark
@@ -319,7 +307,7 @@ class RedisRelay:
             except DamagedEntry as error:
                 self._deliver_entries(log, good)
                 good, last = [], error.position
-                self._note_damage(log, error)
+                self._reads.note_damage(log, error)
                 self._skip(log, "damaged", last)
                 continue
             if before(raw) > last:
@@ -349,7 +337,7 @@ class RedisRelay:
             except DamagedEntry as error:
                 self._deliver_entries(log, good)
                 good = []
-                self._note_damage(log, error)
+                self._reads.note_damage(log, error)
                 self._hole(log, shards[which - 1], "damaged", error.position)
                 log.delivered = max(log.delivered, error.position)
         self._deliver_entries(log, good)
@@ -386,6 +374,7 @@ class RedisRelay:
 
     async def examine(self, tail: Tail) -> None:
         """Look at a tail's logs before they are read on: another may be behind the new connection."""
+        self._run = await self._ask_run()
         await self._look_at(self._logs_of(tail))
         await tail.prove(self._client)
 
@@ -422,7 +411,7 @@ class RedisRelay:
         epoch = log.epoch
         look = log.newest_shard + 1 if log.unproven else 0
         most = max(1, DROPPED_A_TICK // len(log.shards))
-        answer = await self._call("tick", log.keys, epoch, log.newest, log.given, look, most)
+        answer = await ask_script(self._client, "tick", log.keys, epoch, log.newest, log.given, look, most, self._run)
         if answer[0] == b"turned":
             await self._turn(log, epoch)
             return log.delivered
@@ -450,29 +439,13 @@ class RedisRelay:
 
     async def _turn_once(self, log: RedisLog) -> None:
         before = log.epoch
+        self._run = await self._ask_run()
         await self._learn(log, before)
         self.turns += 1
         logger.error("log_turned", channel=log.name, before=before, epoch=log.epoch)
         self._turned(log.name, "epoch", log.mark, LogState(log.epoch, log.floor(), [], len(log.shards)))
 
     # --- the rest
-
-    async def _call(self, name: str, keys: Sequence[str], *values: Any) -> Any:
-        """Run a script that may run twice. Raises RelayUnavailable."""
-        try:
-            return await call(self._client, name, keys, *values)
-        except ERRORS as error:
-            if isinstance(error, RuntimeError):
-                await drop_connections(self._client)
-            raise RelayUnavailable(reason_of(error)) from error
-
-    @staticmethod
-    async def _ask(answer: Awaitable[Any]) -> Any:
-        """What a command answers. Raises RelayUnavailable."""
-        try:
-            return await answer
-        except ERRORS as error:
-            raise RelayUnavailable(reason_of(error)) from error
 
     def _failed(self, reason: str) -> None:
         known, self._fault = self._fault, reason
@@ -498,7 +471,7 @@ class RedisRelay:
             "round_trips": self._appends.round_trips,
             "lag_seconds": round(max((tail.lag_seconds for tail in self._tails), default=0.0), 4),
             "tail_connections": sum(tail.connections for tail in self._tails),
-            "damaged": self.damaged,
+            "damaged": self._reads.damaged,
             "turns": self.turns,
         }
 

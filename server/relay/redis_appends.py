@@ -30,6 +30,7 @@ from server.relay.redis_log import RedisLog
 from server.relay.waiting import Pending, Waiting
 
 MAX_TRIES = 3
+TOO_FEW = "too few replicas have the event yet"
 AWAY_SECONDS = 1.0  # between two tries to connect for the sake of publishes
 
 logger = get_logger("relay")
@@ -180,23 +181,25 @@ class Appends:
             self._suspects.add((wait.log, epoch))
             return False
         if kind == b"seen":
-            self._answer_again(wait, value.decode())
+            self._answer_again(wait, value.decode(), replicated=replicated)
             return True
         receipt = Receipt(int(value), len(wait.events), _own_ids(wait.events))
         wait.log.appended(receipt.first, wait.events)
         if not replicated:
-            _fail(wait, RelayUncertain("too few replicas have the event yet"))
+            _fail(wait, RelayUncertain(TOO_FEW))
         elif not wait.answer.done():
             wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), False))
         return True
 
     @staticmethod
-    def _answer_again(wait: Pending[RedisLog], text: str) -> None:
+    def _answer_again(wait: Pending[RedisLog], text: str, *, replicated: bool) -> None:
         facts, _, own_ids = text.partition("\n")
         digest, first, events = facts.split(" ")
         assert wait.key is not None
         if digest != wait.key.digest.hex():
             _fail(wait, KeyConflict())
+        elif not replicated:
+            _fail(wait, RelayUncertain(TOO_FEW))
         elif not wait.answer.done():
             receipt = Receipt(int(first), int(events), own_ids if own_ids.strip("\n") else "")
             wait.answer.set_result(Appended(receipt.ids(wait.log.epoch), True))

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from server.relay.protocol import RelayUnavailable
-from server.relay.redis_client import ERRORS, Client, reason_of
+from server.relay.redis_client import Client, ask
 
 NOTICE_SECONDS = 30 * 86_400
 NOTICES_A_READ = 1_000
@@ -37,14 +35,14 @@ class Board:
     async def post(self, text: str) -> None:
         """Put up a notice for every node, this one included. Raises RelayUnavailable."""
         oldest = f"{(time.time() - NOTICE_SECONDS) * 1000:.0f}"
-        await self._ask(self._client.xadd(self._notices, {"n": text}, minid=oldest))
+        await ask(self._client.xadd(self._notices, {"n": text}, minid=oldest))
         await self.read()
 
     async def read(self) -> None:
         """See what is new. Raises RelayUnavailable."""
         while True:
             start = self._last if self._last == b"-" else b"(" + self._last
-            found = await self._ask(self._client.xrange(self._notices, start, "+", NOTICES_A_READ))
+            found = await ask(self._client.xrange(self._notices, start, "+", NOTICES_A_READ))
             for stream_id, fields in found:
                 self._last = stream_id
                 self.on_notice(fields.get(b"n", b""))
@@ -54,25 +52,18 @@ class Board:
     async def register(self, node: str, facts: str, seconds: float) -> None:
         """Say that this node is there, for so long. Raises RelayUnavailable."""
         now = time.time()
-        await self._ask(self._client.set(self._facts + node, facts, px=round(seconds * 1000)))
-        await self._ask(self._client.zadd(self._nodes, {node: now + seconds}))
-        await self._ask(self._client.zremrangebyscore(self._nodes, "-inf", now - seconds))
+        await ask(self._client.set(self._facts + node, facts, px=round(seconds * 1000)))
+        await ask(self._client.zadd(self._nodes, {node: now + seconds}))
+        await ask(self._client.zremrangebyscore(self._nodes, "-inf", now - seconds))
 
     async def leave(self, node: str) -> None:
         """Say that this node is gone. Raises RelayUnavailable."""
-        await self._ask(self._client.zrem(self._nodes, node))
-        await self._ask(self._client.delete(self._facts + node))
+        await ask(self._client.zrem(self._nodes, node))
+        await ask(self._client.delete(self._facts + node))
 
     async def nodes(self) -> list[bytes]:
         """The facts of every node that is there. Raises RelayUnavailable."""
-        names = await self._ask(self._client.zrange(self._nodes, 0, MAX_NODES - 1))
+        names = await ask(self._client.zrange(self._nodes, 0, MAX_NODES - 1))
         keys = [self._facts + name.decode() for name in names]
-        found = await self._ask(self._client.mget(keys)) if keys else []
+        found = await ask(self._client.mget(keys)) if keys else []
         return [facts for facts in found if facts is not None]
-
-    @staticmethod
-    async def _ask(answer: Any) -> Any:
-        try:
-            return await answer
-        except ERRORS as error:
-            raise RelayUnavailable(reason_of(error)) from error

@@ -10,7 +10,7 @@ to be safe. A blocking read is always shorter than the socket's time limit: else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib import resources
@@ -89,6 +89,24 @@ async def call(client: Client, name: str, keys: Sequence[str], *values: Any) -> 
         return await client.evalsha(wanted.digest, len(keys), *arguments)
     except NoScriptError:
         return await client.eval(wanted.text, len(keys), *arguments)
+
+
+async def ask(answer: Awaitable[Any]) -> Any:
+    """What a command answers. Raises RelayUnavailable."""
+    try:
+        return await answer
+    except ERRORS as error:
+        raise RelayUnavailable(reason_of(error)) from error
+
+
+async def ask_script(client: Client, name: str, keys: Sequence[str], *values: Any) -> Any:
+    """What a script answers that may run twice. Raises RelayUnavailable."""
+    try:
+        return await call(client, name, keys, *values)
+    except ERRORS as error:
+        if isinstance(error, RuntimeError):
+            await drop_connections(client)
+        raise RelayUnavailable(reason_of(error)) from error
 
 
 class Target(NamedTuple):

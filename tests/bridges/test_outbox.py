@@ -24,7 +24,7 @@ from bridges.outbox import Outbox, outbox
 from server.event import Event
 from server.relay.protocol import Appended, RelayUnavailable
 from tests.harness.postgres import PostgresServer
-from tests.harness.process import ROOT, wait_until
+from tests.harness.process import ROOT
 from tests.server.relay.bench import run
 from tests.server.relay.bench import until as eventually
 
@@ -45,6 +45,7 @@ class Channelled:
 
     def __init__(self) -> None:
         self.data: list[str] = []
+        self.events: list[Event] = []
         self.keys: dict[str, int] = {}
         self.failing = 0
 
@@ -63,6 +64,7 @@ class Channelled:
         self.keys[key.key] = self.keys.get(key.key, 0) + 1
         if not replayed:
             self.data += [f"{channel} {event.data}" for event in events]
+            self.events += events
         return Appended(tuple("x" for _ in events), replayed)
 
 
@@ -118,6 +120,23 @@ def test_what_is_committed_is_appended_in_order_and_then_gone(database: str) -> 
             assert hub.data == [f"main {number}{letter}" for number in range(30) for letter in "ab"]
             await until(lambda: one.appended == 60)
             assert await rows(shared) == 0
+
+    run(main())
+
+
+def test_an_event_comes_out_as_it_went_in(database: str) -> None:
+    events = [
+        Event(("a", "b"), "x\n\x00/\u2028é", "t", "mine", 7, True, (0.1 + 0.2, -179.99999999999997)),
+        Event(location=(-90, 0)),
+        Event(("a",), "x"),
+    ]
+
+    async def main() -> None:
+        async with running(database) as (shared, hub, (one,)):
+            async with shared.writing() as connection:
+                await one.put(connection, "main", events)
+            one.wake()
+            await until(lambda: hub.events == events)
 
     run(main())
 
@@ -205,8 +224,8 @@ def test_of_several_nodes_one_appends_and_another_goes_on_when_it_leaves(
             assert sorted(one.appended for one in several) == [0, 50]
             first = next(one for one in several if one.appended)
             other = next(one for one in several if one is not first)
-            await first.stop()
             monkeypatch.setattr(first._lease, "_take", _never)
+            await first.stop()
             await put(shared, other, "more")
             await until(lambda: other.appended)
             assert hub.data[-1] == "main more"
@@ -326,11 +345,10 @@ def test_kill_nine_after_the_commit_leaves_the_event_to_the_next(tmp_path: Path)
 
     async def main() -> None:
         async with running(f"sqlite:{tmp_path}/test.db") as (_, hub, _outboxes):
-            await until(lambda: hub.data)
+            await until(lambda: hub.data and not _count(tmp_path / "test.db"))
             assert hub.data == ["main left"]
 
     run(main())
-    wait_until(lambda: _count(tmp_path / "test.db") == 0)
 
 
 def _count(path: Path) -> int:

@@ -29,6 +29,11 @@ EXAMPLES = {
     "allowed_origins",
     "channels",
     "monitors_secret",
+    "nats_url",
+    "nats_credentials",
+    "nats_ca_file",
+    "nats_certificate_file",
+    "bridges",
 }
 
 
@@ -57,7 +62,7 @@ def test_every_number_has_a_unit_and_says_what_zero_means(name: str) -> None:
 
 
 def _uncommented(text: str) -> str:
-    return "\n".join(re.sub(r"^#(?=(?:  |    )?[a-z])", "", line) for line in text.split("\n"))
+    return "\n".join(re.sub(r"^#(?=(?:  ){0,4}(?:- )?[a-z{])", "", line) for line in text.split("\n"))
 
 
 def test_the_example_file_shows_every_setting_with_its_default(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """A publisher and reader of one channel, for tests: keeps its connection, tells what an acknowledgement said, and
-records streams in the background.
+records streams in the background. Over several nodes its connections go to each in turn.
 
 Knows the channel API of docs/protocol.md and nothing of the server behind it.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.harness.process import Node, wait_until
@@ -23,8 +24,9 @@ NDJSON = "application/x-ndjson"
 
 MARK = "mark"
 CONTROL = {
-    "hello", "gap", "heartbeat", "overloaded", "too_many", "rate_limited", "draining", "unavailable",
-    "max_age", "idle", "slow", "auth_expired", "finished", "unauthorized", "forbidden", "not_found", "bad_request",
+    "hello", "gap", "heartbeat", "overloaded", "too_many", "rate_limited", "draining", "unavailable", "uncertain",
+    "max_age", "idle", "slow", "auth_expired", "revoked", "finished", "unauthorized", "forbidden", "not_found",
+    "bad_request",
 }  # fmt: skip
 
 
@@ -86,13 +88,17 @@ class Publisher:
 
 
 class Channel:
-    """A channel of one node, as one token's holder sees it."""
+    """A channel of one node, as one token's holder sees it; with `others` of several, to which connections go in turn,
+    beginning at `node`.
+    """
 
-    def __init__(self, node: Node, name: str = "c", token: str | None = None) -> None:
+    def __init__(self, node: Node, name: str = "c", token: str | None = None, others: Sequence[Node] = ()) -> None:
         self.node = node
+        self.nodes = [node, *others]
         self.name = name
         self.token = token
         self.opened: list[Stream | Publisher] = []
+        self._turns = itertools.cycle(self.nodes)
 
     def close(self) -> None:
         """Close every connection that was opened here."""
@@ -101,15 +107,24 @@ class Channel:
 
     def publisher(self) -> Publisher:
         """A new publishing connection."""
-        one = Publisher(self.node.port, self.name, self.token)
+        one = Publisher(next(self._turns).port, self.name, self.token)
         self.opened.append(one)
         return one
 
     def beside(self, *, name: str | None = None, token: str | None = None) -> Channel:
-        """Another channel of the same node, or the same one as another token's holder sees it; closed with this one."""
-        other = Channel(self.node, name or self.name, token or self.token)
-        other.opened = self.opened
+        """Another channel of the same nodes, or the same one as another token's holder sees it; closed with this one,
+        and its connections take turns with this one's.
+        """
+        other = Channel(self.node, name or self.name, token or self.token, self.nodes[1:])
+        other.opened, other._turns = self.opened, self._turns
         return other
+
+    def each(self) -> list[Channel]:
+        """The same channel of each node alone."""
+        alone = [Channel(node, self.name, self.token) for node in self.nodes]
+        for one in alone:
+            one.opened = self.opened
+        return alone
 
     def stream(self, query: str = "", **headers: str) -> Stream:
         """A stream, of whatever status."""
@@ -119,7 +134,7 @@ class Channel:
 
     def stream_at(self, path: str, **headers: str) -> Stream:
         """A streaming GET of any path, with these headers only."""
-        one = Stream(self.node.port, path, **headers)
+        one = Stream(next(self._turns).port, path, **headers)
         self.opened.append(one)
         return one
 
@@ -131,8 +146,13 @@ class Channel:
 
     def publish(self, data: object = "", **fields: object) -> str:
         """Publish one event on a connection of its own; its id."""
+        [event_id] = self.offer({"data": data} | fields).ids
+        return event_id
+
+    def offer(self, event: object, **headers: str) -> Answer:
+        """Publish one event on a connection of its own, whatever the answer."""
         with contextlib.closing(self.publisher()) as publisher:
-            return publisher.publish(data, **fields)
+            return publisher.offer(event, **headers)
 
     def publish_all(self, events: Iterable[object]) -> list[str]:
         """Publish many in one request on a connection of its own; their ids."""

@@ -1,4 +1,6 @@
-"""Section 1 of the contract: what an acknowledgement means and what it survives. The disk's flush is in test_flush."""
+"""Section 1 of the contract: what an acknowledgement means and what it survives. The disk's flush is in test_flush,
+what Redis and its replicas survive in test_redis.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,26 @@ import pytest
 
 from tests.contract.client import NDJSON, Channel, Publisher
 from tests.contract.conftest import StartChannel
-from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.process import Node, wait_until
+from tests.harness.redis import RedisServer
 from tests.mercure.hub import Hub, token
 
 
-def test_what_was_acknowledged_can_be_read_at_once(channel: StartChannel, relay: str) -> None:
+def test_what_was_acknowledged_can_be_read_at_once(relayed: Channel) -> None:
     """1.1: by another connection, through each way to publish."""
-    c = channel(relay=relay)
-    c.name = "main"
+    topic, main = relayed.name, relayed.beside(name="main")
     ways = [
-        lambda: c.publisher().publish("json"),
-        lambda: c.publisher().publish_all([{"data": "1"}, {"data": "2"}])[-1],
-        lambda: Hub(c.node).publish("https://example.com/a", "form"),
+        lambda: main.publish("json", topic=topic),
+        lambda: main.publish_all([{"data": "1", "topic": topic}, {"data": "2", "topic": topic}])[-1],
+        lambda: Hub(main.node).publish(topic, "form"),
     ]
     for way in ways * 10:
         event_id = way()
-        assert c.stream("last=1").events(1)[0].id == event_id
+        assert main.stream(f"topic={topic}&last=1").events(1)[0].id == event_id
 
 
 def test_an_acknowledgement_outlives_its_publisher_and_all_readers(relayed: Channel) -> None:
-    """1.2, 1.3: nobody need be there."""
+    """1.2, 1.3, 1.8: nobody need be there."""
     publisher, reader = relayed.publisher(), relayed.stream()
     ids = [publisher.publish(number) for number in range(5)]
     publisher.close()
@@ -72,17 +74,20 @@ class Writer:
             self.acknowledged += ids
 
 
-@pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL"])
-def test_the_sqlite_relay_survives_a_kill(channel: StartChannel, sqlite: str, synchronous: str) -> None:
-    """1.3, 1.6: every acknowledged event is there, in order; of a batch that was under way all or nothing."""
-    c = channel(relay=sqlite, sqlite_synchronous=synchronous)
-    writers = [Writer(c.node.port, name) for name in "ab"]
+def killed_under_load(c: Channel) -> list[Writer]:
+    """Kill the channel's nodes while they are written to; what the writers know."""
+    writers = [Writer(node.port, name) for name, node in zip("ab", c.nodes * 2, strict=False)]
     wait_until(lambda: all(len(writer.acknowledged) > 300 for writer in writers), 20, "three hundred events of each")
-    c.node.kill()
+    for node in c.nodes:
+        node.kill()
     for writer in writers:
         writer.thread.join(10)
         writer.publisher.close()
-    c.node.start()
+    return writers
+
+
+def assert_kept(c: Channel, writers: list[Writer]) -> None:
+    """Every acknowledged event is there, in order; of a batch that was under way all or nothing."""
     events = c.history()
     ids = [event.id for event in events]
     assert ids == sorted(set(ids), key=str)
@@ -96,6 +101,21 @@ def test_the_sqlite_relay_survives_a_kill(channel: StartChannel, sqlite: str, sy
         assert kept == [
             (batch, number, size) for batch, size in dict.fromkeys((b, s) for b, _, s in kept) for number in range(size)
         ]
+
+
+@pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL"])
+def test_the_sqlite_relay_survives_a_kill(channel: StartChannel, sqlite: str, synchronous: str) -> None:
+    """1.3, 1.6: whatever the server was doing."""
+    c = channel(relay=sqlite, sqlite_synchronous=synchronous)
+    writers = killed_under_load(c)
+    c.node.start()
+    assert_kept(c, writers)
+
+
+def test_the_redis_relay_survives_a_kill_of_all_nodes(channel: StartChannel, redis: RedisServer) -> None:
+    """1.8, 1.6: a node that begins when the others are dead has what they acknowledged."""
+    writers = killed_under_load(channel(relay=redis.url, nodes=2))
+    assert_kept(channel(relay=redis.url), writers)
 
 
 def test_the_sqlite_relay_survives_a_stop(channel: StartChannel, sqlite: str) -> None:
@@ -132,10 +152,10 @@ def test_what_was_refused_was_not_published(relayed: Channel) -> None:
     assert [event.id for event in relayed.history()] == [good]
 
 
-def test_what_was_forbidden_was_not_published(channel: StartChannel) -> None:
+def test_what_was_forbidden_was_not_published(keyed: Channel) -> None:
     """1.5: a missing grant on one topic refuses the event."""
-    rights = {"c": {"publish": ["a"], "subscribe": ["*"]}}
-    c = channel(jwt_secret=TOKEN_SECRET, token=token(ringcast=rights))
+    rights = {keyed.name: {"publish": ["a"], "subscribe": ["*"]}}
+    c = keyed.beside(token=token(ringcast=rights))
     live = c.stream()
     for event in ({"topic": "b"}, {"topics": ["a", "b"]}, {}):
         assert c.publisher().offer(event).status == 403

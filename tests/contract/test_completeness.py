@@ -4,16 +4,18 @@ test_long_replay.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from urllib.parse import quote_from_bytes
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contract.client import Channel, control, until
-from tests.contract.conftest import StartChannel
-from tests.harness.process import Node
+from tests.contract.client import MARK, Channel, control, until
+from tests.contract.conftest import RELAYS, StartChannel, relay_url
+from tests.harness.process import Node, wait_until
 from tests.harness.stream import Stream
 
 
@@ -21,29 +23,31 @@ def numbered(count: int) -> list[dict[str, object]]:
     return [{"data": str(number)} for number in range(count)]
 
 
-def test_every_cursor_resumes_with_what_follows(relayed: Channel) -> None:
-    """3.2, 3.5, 4.1: from each event to the last."""
-    ids = relayed.publisher().publish_all(numbered(40))
-    for place, cursor in enumerate(ids):
-        with relayed.stream(Last_Event_ID=cursor) as stream:
+def test_every_cursor_resumes_with_what_follows(spread: Channel) -> None:
+    """3.2, 3.5, 4.1: from each event to the last, on every node."""
+    ids = spread.publish_all(numbered(40))
+    for (place, cursor), node in itertools.product(enumerate(ids), spread.each()):
+        with node.stream(Last_Event_ID=cursor) as stream:
             assert control(stream)[1]["complete"] is True
-            mark = relayed.mark()
+            mark = spread.mark()
             came = [event.id for event in until(stream, mark)]
             assert came[: len(ids) - place - 1] == ids[place + 1 :]
             assert cursor not in came
             assert len(came) == len(set(came))
 
 
-def test_a_fresh_stream_begins_now_and_its_cursor_resumes(relayed: Channel) -> None:
-    """3.2, 3.5: the place that `hello` names loses nothing, though no event had come."""
-    relayed.publish("before")
-    with relayed.stream() as fresh:
+def test_a_fresh_stream_begins_now_and_its_cursor_resumes(spread: Channel) -> None:
+    """3.2, 3.5: the place that `hello` names loses nothing, though no event had come, on this node and on another."""
+    nodes = spread.each()
+    nodes[0].publish("before")
+    with nodes[0].stream() as fresh:
         kind, facts = control(fresh)
     assert (kind, facts["complete"]) == ("hello", True)
-    missed = relayed.publish("missed")
-    with relayed.stream(Last_Event_ID=str(facts["cursor"])) as stream:
-        assert control(stream)[1]["complete"] is True
-        assert stream.events(1)[0].id == missed
+    missed = spread.publish("missed")
+    for node in nodes:
+        with node.stream(Last_Event_ID=str(facts["cursor"])) as stream:
+            assert control(stream)[1]["complete"] is True
+            assert stream.events(1)[0].id == missed
 
 
 def assert_gap(stream: Stream, reason: str) -> dict[str, object]:
@@ -60,25 +64,42 @@ def assert_gap(stream: Stream, reason: str) -> dict[str, object]:
 
 def test_a_cursor_older_than_what_is_kept_gets_a_gap(channel: StartChannel, relay: str) -> None:
     """3.4, 3.5, 3.6: the gap names the hole, then comes all that is kept."""
-    c = channel(relay=relay, ring_events=10, retain_events=10)
-    ids = c.publisher().publish_all(numbered(100))
-    with c.stream(Last_Event_ID=ids[3]) as stream:
-        gap = assert_gap(stream, "history")
-        came = [str(event.id) for event in until(stream, c.mark())]
-    assert came == ids[-len(came) :]
-    assert len(came) <= 10
-    assert gap["from"] == ids[3]
-    missing = ids[4 : -len(came)]
-    assert missing[-1] <= str(gap["to"]) < came[0]
+    c = channel(relay=relay, nodes=2, ring_events=10, retain_events=10)
+    ids = c.publish_all(numbered(100))
+    for node in c.each():
+        with node.stream(Last_Event_ID=ids[3]) as stream:
+            gap = assert_gap(stream, "history")
+            came = [event for event in until(stream, c.mark()) if event.data != MARK]
+        kept = [str(event.id) for event in came]
+        assert kept == ids[-len(kept) :]
+        assert len(kept) <= 10
+        assert gap["from"] == ids[3]
+        missing = ids[4 : -len(kept)]
+        assert missing[-1] <= str(gap["to"]) < kept[0]
 
 
 def test_a_resume_at_the_edge_of_what_is_kept_is_complete(channel: StartChannel, relay: str) -> None:
-    """3.5: the cursor itself may be gone, as long as nothing after it is."""
-    c = channel(relay=relay, ring_events=10, retain_events=10)
-    ids = c.publisher().publish_all(numbered(30))
-    for cursor, complete in ((ids[-10], True), (ids[-11], True), (ids[-12], False)):
-        with c.stream(Last_Event_ID=cursor) as stream:
-            assert control(stream)[1]["complete"] is complete, ids.index(cursor)
+    """3.4, 3.5: the cursor itself may be gone, as long as nothing after it is. Where it is, a gap says so, and soon
+    `hello` on every node too.
+    """
+    c = channel(relay=relay, nodes=2, ring_events=10, retain_events=10)
+    publisher = c.publisher()
+    ids = [publisher.publish(number) for number in range(30)]
+    for place, node in itertools.product((-1, -10, -11), c.each()):
+        with node.stream(Last_Event_ID=ids[place]) as stream:
+            assert control(stream)[1]["complete"] is True
+            assert [event.id for event in stream.events(-1 - place)] == ids[30 + place + 1 :]
+
+    def complete(node: Channel) -> object:
+        with node.stream(Last_Event_ID=ids[-12]) as stream:
+            _, hello = control(stream)
+            kind, gap = control(stream)
+        assert (kind, gap["reason"], gap["from"]) == ("gap", "history", ids[-12])
+        return hello["complete"]
+
+    for node in c.each():
+        seconds = 3 if relay.startswith("redis") else 0
+        wait_until(lambda node=node: complete(node) is False, seconds, "what was dropped is known")
 
 
 def test_an_empty_replay_within_a_gap_goes_live(channel: StartChannel, relay: str) -> None:
@@ -105,9 +126,9 @@ def test_after_a_restart_the_memory_relay_says_epoch(channel: StartChannel) -> N
 
 
 @pytest.mark.parametrize("end", [Node.kill, Node.stop])
-def test_after_a_restart_the_sqlite_relay_goes_on(channel: StartChannel, sqlite: str, end: object) -> None:
+def test_after_a_restart_a_lasting_relay_goes_on(channel: StartChannel, lasting_relay: str, end: object) -> None:
     """3.8: with every cursor, and the order goes on above it."""
-    c = channel(relay=sqlite)
+    c = channel(relay=lasting_relay)
     ids = c.publish_all(numbered(20))
     assert callable(end)
     end(c.node)
@@ -121,9 +142,9 @@ def test_after_a_restart_the_sqlite_relay_goes_on(channel: StartChannel, sqlite:
             assert [event.id for event in stream.events(20 - place)] == [*ids[place + 1 :], later]
 
 
-def test_a_cursor_of_a_quiet_stream_survives_a_restart(channel: StartChannel, sqlite: str) -> None:
+def test_a_cursor_of_a_quiet_stream_survives_a_restart(channel: StartChannel, lasting_relay: str) -> None:
     """3.8: also before the first publish of the new process."""
-    c = channel(relay=sqlite)
+    c = channel(relay=lasting_relay)
     first = c.publish("first")
     c.node.kill()
     c.node.start()
@@ -133,9 +154,9 @@ def test_a_cursor_of_a_quiet_stream_survives_a_restart(channel: StartChannel, sq
         assert str(control(fresh)[1]["cursor"]) >= first
 
 
-def test_trimming_survives_a_restart(channel: StartChannel, sqlite: str) -> None:
+def test_trimming_survives_a_restart(channel: StartChannel, lasting_relay: str) -> None:
     """3.6, 3.8: what was trimmed before is a gap after, not a complete resume."""
-    c = channel(relay=sqlite, ring_events=10, retain_events=10)
+    c = channel(relay=lasting_relay, ring_events=10, retain_events=10)
     ids = c.publish_all(numbered(50))
     c.node.kill()
     c.node.start()
@@ -143,9 +164,9 @@ def test_trimming_survives_a_restart(channel: StartChannel, sqlite: str) -> None
         assert_gap(stream, "history")
 
 
-def test_the_file_reaches_further_back_than_the_ring(channel: StartChannel, sqlite: str) -> None:
-    """3.2: retention is the file's, the ring is only its fast end."""
-    c = channel(relay=sqlite, ring_events=10)
+def test_a_lasting_log_reaches_further_back_than_the_ring(channel: StartChannel, lasting_relay: str) -> None:
+    """3.2: retention is the file's or Redis's, the ring is only its fast end."""
+    c = channel(relay=lasting_relay, ring_events=10)
     ids = c.publish_all(numbered(300))
     with c.stream(Last_Event_ID=ids[0]) as stream:
         assert control(stream)[1]["complete"] is True
@@ -200,9 +221,9 @@ def test_an_id_of_another_epoch_gets_a_gap_and_all_that_is_kept(relayed: Channel
             assert [event.id for event in stream.events(3)] == kept
 
 
-def test_without_unknown_cursors_only_live_events_follow(channel: StartChannel) -> None:
+def test_without_unknown_cursors_only_live_events_follow(channel: StartChannel, relay: str) -> None:
     """3.4, 3.9: the operator may choose so, the gap stays."""
-    c = channel(unknown_cursor="none")
+    c = channel(relay=relay, unknown_cursor="none")
     c.publish("kept")
     with c.stream(Last_Event_ID="nothing like it") as stream:
         assert_gap(stream, "unknown")
@@ -210,10 +231,11 @@ def test_without_unknown_cursors_only_live_events_follow(channel: StartChannel) 
         assert stream.events(1)[0].id == live
 
 
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """A channel with one event."""
-    server = Node(tmp_path_factory.mktemp("fuzzed-cursors")).start()
+@pytest.fixture(scope="module", params=RELAYS)
+def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Channel]:
+    """A channel with one event, on each relay in turn."""
+    folder = tmp_path_factory.mktemp("fuzzed-cursors")
+    server = Node(folder, relay=relay_url(request.param, request, folder), redis_prefix="fuzzed").start()
     channel = Channel(server)
     channel.publish("kept")
     yield channel

@@ -105,9 +105,9 @@ def test_refused_requests_other_than_streams_are_served(channel: StartChannel) -
         recorder.stop()
 
 
-def test_a_node_that_stops_says_so_to_everybody(channel: StartChannel) -> None:
+def test_a_node_that_stops_says_so_to_everybody(channel: StartChannel, relay: str) -> None:
     """9.4, 9.6: spread over the time that was set; what was published before the signal arrives before the farewell."""
-    c = channel(drain_seconds=2, heartbeat_seconds=1)
+    c = channel(relay=relay, drain_seconds=2, heartbeat_seconds=1)
     recorders = [Recorder(c.stream()) for _ in range(60)]
     wait_until(lambda: all(recorder.events for recorder in recorders), 10, "sixty streams")
     last = c.publish("last")

@@ -26,8 +26,8 @@ class Publishing:
 
 
 def test_with_full_an_acknowledgement_waits_for_the_disk(tmp_path: Path, sqlite: str) -> None:
-    """1.4: while the flush is held back there is no answer; when it is done there is."""
-    node = Node(tmp_path, relay=sqlite, sqlite_synchronous="FULL")
+    """1.4: while the flush is held back there is no answer, though the server goes on; when it is done there is."""
+    node = Node(tmp_path, relay=sqlite, sqlite_synchronous="FULL", heartbeat_seconds=0.2)
     flushes = Flushes(node)
     try:
         channel = Channel(node)
@@ -35,10 +35,13 @@ def test_with_full_an_acknowledgement_waits_for_the_disk(tmp_path: Path, sqlite:
             before = flushes.count
             channel.publish("flows")
             assert flushes.count > before, "each acknowledgement has a flush of its own"
-        flushes.hold()
-        publishing = Publishing(channel)
-        wait_until(lambda: flushes.waiting, 5, "the flush of a publish")
-        publishing.thread.join(0.3)
+        with channel.stream() as beside:
+            assert beside.next_event().type == "hello"
+            flushes.hold()
+            publishing = Publishing(channel)
+            wait_until(lambda: flushes.waiting, 5, "the flush of a publish")
+            heartbeats = [beside.next_block() for _ in range(3)]
+        assert [block and block.data for block in heartbeats] == [None] * 3, "neither an answer nor an event"
         assert publishing.ids == []
         flushes.release()
         publishing.thread.join(10)

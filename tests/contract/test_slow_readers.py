@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import statistics
 import time
 
 from tests.contract.client import Channel, Publisher, Recorder, control
 from tests.contract.conftest import StartChannel
+from tests.contract.descriptors import descriptors, descriptors_with
 from tests.harness.process import wait_until
 from tests.harness.stream import Stream
 from tests.threats.process_facts import rss_bytes
@@ -33,9 +33,9 @@ def flood(publisher: Publisher, events: int, size: int) -> list[str]:
     return [event_id for _ in range(events // 100) for event_id in publisher.publish_all([{"data": "x" * size}] * 100)]
 
 
-def test_readers_that_do_not_read_cost_bounded_memory(channel: StartChannel) -> None:
+def test_readers_that_do_not_read_cost_bounded_memory(channel: StartChannel, relay: str) -> None:
     """8.1: fifty of them, and 60 MB that each would get; the ring is 4 MiB."""
-    c = channel(ring_bytes=4 << 20, ring_events=100_000, lag_bytes=1 << 20, **SMALL)
+    c = channel(relay=relay, ring_bytes=4 << 20, ring_events=100_000, lag_bytes=1 << 20, **SMALL)
     publisher = c.publisher()
     flood(publisher, 1000, 6000)
     before = rss_bytes(c.node.pid)
@@ -72,9 +72,9 @@ def test_other_readers_do_not_wait_for_them(channel: StartChannel) -> None:
     reader.stop()
 
 
-def test_a_reader_that_comes_back_is_told_what_it_missed(channel: StartChannel) -> None:
+def test_a_reader_that_comes_back_is_told_what_it_missed(channel: StartChannel, relay: str) -> None:
     """8.3: the gap names the last event before the hole and the last one in it; everything outside is there."""
-    c = channel(lag_events=50, **SMALL)
+    c = channel(relay=relay, lag_events=50, **SMALL)
     publisher, stream = c.publisher(), lazy(c)
     ids = flood(publisher, 2000, 500)
     came: list[str] = []
@@ -117,9 +117,9 @@ def test_a_bound_in_bytes_counts_too(channel: StartChannel) -> None:
     assert "gap" in types
 
 
-def test_with_disconnect_the_stream_ends_and_its_cursor_resumes(channel: StartChannel) -> None:
+def test_with_disconnect_the_stream_ends_and_its_cursor_resumes(channel: StartChannel, relay: str) -> None:
     """8.4: what had come before is a beginning of the events, what comes after the reconnection is the rest."""
-    c = channel(lag_policy="disconnect", lag_events=50, **SMALL)
+    c = channel(relay=relay, nodes=2, lag_policy="disconnect", lag_events=50, **SMALL)
     publisher, stream = c.publisher(), lazy(c)
     ids = flood(publisher, 2000, 500)
     blocks = [block for block in stream.wait_end() if block.data is not None]
@@ -137,12 +137,11 @@ def test_a_reader_that_reads_nothing_is_let_go(channel: StartChannel) -> None:
     c = channel(send_buffer_bytes=16384, write_stall_seconds=1)
     publisher, reader = c.publisher(), Recorder(c.stream())
     publisher.publish("first")
-    descriptors = f"/proc/{c.node.pid}/fd"
-    before = len(os.listdir(descriptors))
+    before = descriptors_with(c.node, 2)
     readers = [lazy(c) for _ in range(5)]
-    assert len(os.listdir(descriptors)) == before + 5
+    assert descriptors_with(c.node, 7) == before + 5
     last = flood(publisher, 1000, 2000)[-1]
-    wait_until(lambda: len(os.listdir(descriptors)) <= before, 6, "the end of five stalled streams")
+    wait_until(lambda: descriptors(c.node) <= before, 6, "the end of five stalled streams")
     reader.wait_for(last)
     assert reader.thread.is_alive()
     assert len(readers) == 5

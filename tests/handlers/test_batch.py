@@ -41,14 +41,15 @@ def refusal(body: bytes, media_type: str = JSON_TYPE) -> Refused:
 
 def test_every_field_finds_its_place() -> None:
     event = one(
-        {"topics": ["a", "b"], "data": "x\ny", "type": "t", "id": "i", "retry": 5, "private": True}
+        {"topics": ["a", "b"], "data": "x\ny", "type": "t", "id": "i", "retry": 5, "private": True,
+         "location": {"latitude": 6.5244, "longitude": -180}}
     )  # fmt: skip
-    assert event == Event(("a", "b"), "x\ny", "t", "i", 5, True)
+    assert event == Event(("a", "b"), "x\ny", "t", "i", 5, True, (6.5244, -180.0))
     assert one({"topic": "a"}) == Event(("a",))
     assert one({}) == Event()
 
 
-@pytest.mark.parametrize("field", ["type", "id", "retry"])
+@pytest.mark.parametrize("field", ["type", "id", "retry", "location"])
 def test_null_is_as_if_not_given(field: str) -> None:
     assert one({"topic": "a", field: None}) == Event(("a",))
 
@@ -83,6 +84,18 @@ def test_data_that_is_not_text_goes_out_as_json(value: Any) -> None:
         ({"private": 1}, "private"),
         ({"private": None}, "private"),
         ({"private": "true"}, "private"),
+        ({"location": "here"}, "location"),
+        ({"location": [1, 2]}, "location"),
+        ({"location": {}}, "location.latitude"),
+        ({"location": {"longitude": 1}}, "location.latitude"),
+        ({"location": {"latitude": 1}}, "location.longitude"),
+        ({"location": {"latitude": "1", "longitude": 1}}, "location.latitude"),
+        ({"location": {"latitude": True, "longitude": 1}}, "location.latitude"),
+        ({"location": {"latitude": 1, "longitude": None}}, "location.longitude"),
+        ({"location": {"latitude": 90.5, "longitude": 1}}, "location.latitude"),
+        ({"location": {"latitude": 10**300, "longitude": 1}}, "location.latitude"),
+        ({"location": {"latitude": 1, "longitude": -181}}, "location.longitude"),
+        ({"location": {"latitude": 1, "longitude": 1, "altitude": 1}}, "location.altitude"),
         ({"event": "x"}, "event"),
         ({"Data": "x"}, "Data"),
         ({"data": "\ud800"}, "data"),
@@ -103,6 +116,7 @@ def test_what_is_wrong_is_named(value: object, field: str) -> None:
     "body",
     [
         b"", b"{", b"{}{}", b"{} x", b"{'a': 1}", b'{"a": NaN}', b'{"data": Infinity}', b'{"data": -Infinity}',
+        b'{"location": {"latitude": NaN, "longitude": 0}}', b'{"location": {"latitude": 0, "longitude": -Infinity}}',
         b"\xff{}",
         b'{"data": "\xe9"}', b'{"data": "\x01"}', b"\xef\xbb\xbf{}", b"[" * 100_000, b'{"data":' * 100_000,
         b'{"data": ' + b"9" * 10_000 + b"}",
@@ -132,6 +146,10 @@ def test_a_number_keeps_its_value(number: str) -> None:
 @pytest.mark.parametrize("data", ["1e999", "[-1e999]"])
 def test_a_number_too_large_for_anybody_does_not_go_out_as_something_that_is_no_json(data: str) -> None:
     assert refusal(f'{{"data": {data}}}'.encode()).field == "data"
+
+
+def test_a_place_too_far_for_any_number_is_refused() -> None:
+    assert refusal(b'{"location": {"latitude": 1e999, "longitude": 0}}').field == "location.latitude"
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/json5"])

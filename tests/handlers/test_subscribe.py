@@ -17,6 +17,7 @@ from handlers.subscribe import MAX_KEPT_PARAMETERS, MAX_PATTERN_BYTES, MAX_SELEC
 from server.channel import Channel
 from server.frames import Encoding
 from server.opening import Subscription
+from server.region import Region
 from server.selection import Selection
 from server.selectors import exact_selector, parse_selector
 from tests.handlers.lodge import KEYED, MERCURE, ORIGIN, Lodge, bearer, request, token
@@ -85,6 +86,27 @@ def test_the_last_few_are_a_number_from_1_to_1000(last: str) -> None:
     assert caught.value.field == "last"
 
 
+def test_a_region_is_of_the_channel_api_alone() -> None:
+    assert wanted(("lat", "6.5"), ("lon", "3.4"), ("radius", "25")).region == Region(6.5, 3.4, 25)
+    assert wanted(("lat", "6.5"), ("lon", "3.4")).region == Region(6.5, 3.4, 50)
+    assert wanted(("topic", "a")).region is None
+    assert wanted(("topic", "a"), ("lat", "nonsense"), mercure=True).region is None
+
+
+@pytest.mark.parametrize("name", ["lat", "lon", "radius"])
+@pytest.mark.parametrize("value", ["", "x", "nan", "-1000", "\ufffd"])
+def test_a_region_that_cannot_be_is_refused(name: str, value: str) -> None:
+    with pytest.raises(Refused) as caught:
+        wanted(*({"lat": "1", "lon": "1", "radius": "1"} | {name: value}).items())
+    assert (caught.value.field, caught.value.status) == (name, 400)
+
+
+def test_regions_do_not_unite() -> None:
+    with pytest.raises(Refused, match="once") as caught:
+        wanted(("lat", "1"), ("lon", "1"), ("lon", "2"))
+    assert caught.value.field == "lon"
+
+
 @pytest.mark.parametrize("topic", ["", "a\nb", "\u202e", "a" * 4097])
 def test_a_selector_that_cannot_be_is_refused(topic: str) -> None:
     with pytest.raises(Refused) as caught:
@@ -150,6 +172,14 @@ def test_a_subscription_holds_what_the_request_said(lodge: Lodge) -> None:
     assert found.selection == Selection(frozenset([parse_selector("a")]), frozenset(["x"]), None)
     assert (found.cursor, found.last, found.subject, found.expires, found.origin) == ("here", 3, "", None, None)
     assert (found.remote, found.encoding) == ("127.0.0.1", Encoding.CHUNKED)
+
+
+def test_a_region_is_part_of_the_selection_whatever_the_grants(lodge: Lodge) -> None:
+    here = Region(6.5, 3.4, 50)
+    found = wanted(("topic", "a"), ("lat", "6.5"), ("lon", "3.4"))
+    for grants in ((), (parse_selector("*"),), (parse_selector("a"),)):
+        assert found.selection(grants).region == here
+    assert subscribed(lodge, f"{EVENTS}?lat=6.5&lon=3.4&radius=50.0").selection == Selection(None, None, None, here)
 
 
 def test_equal_urls_give_equal_selections(lodge: Lodge) -> None:

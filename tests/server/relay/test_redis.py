@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -34,7 +35,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 class Seat:
     """One node's relay, and what it was told."""
 
-    def __init__(self, redis: RedisServer, **options: int) -> None:
+    def __init__(self, redis: RedisServer, **options: Any) -> None:
         self.relay = RedisRelay(Target(redis.url), prefix="test", idempotency_seconds=120, **options)
         self.delivered = Delivered()
         self.turns: list[Turn] = []

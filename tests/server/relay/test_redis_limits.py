@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -19,7 +20,7 @@ from redis.exceptions import (
 from server.relay.protocol import RelayUnavailable, Retention
 from server.relay.redis_client import ERRORS, reason_of
 from tests.harness.redis import RedisServer
-from tests.server.relay.bench import event
+from tests.server.relay.bench import event, run
 from tests.server.relay.test_redis import Seat, until, with_seats
 
 
@@ -107,3 +108,51 @@ def test_a_node_whose_tail_is_cut_off_again_and_again_is_not_well(redis: RedisSe
 def test_what_redis_refuses_is_told_in_words_and_without_addresses(error: Exception, reason: str) -> None:
     assert isinstance(error, ERRORS)
     assert reason_of(error) == reason
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path, appendonly="yes", appendfsync="always").start()
+    yield server
+    server.stop()
+
+
+async def _epoch(redis: RedisServer, *, durable: bool = False) -> str:
+    """The epoch that a node finds which is the only one."""
+    seat = await Seat(redis, durable=durable).start()
+    await seat.publish("x")
+    await seat.relay.close()
+    return seat.state.epoch
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_redis_that_went_down_with_all_nodes_has_to_be_known_as_one_that_loses_nothing(
+    kept: RedisServer, durable: bool
+) -> None:
+    """Nobody is left who could tell what it had: without a word of the operator that is a new epoch."""
+
+    async def main() -> None:
+        with structlog.testing.capture_logs():
+            before = await _epoch(kept, durable=durable)
+            assert await _epoch(kept, durable=durable) == before  # nodes may come and go
+            kept.kill()
+            kept.start()
+            after = await _epoch(kept, durable=durable)
+            assert (after == before) is durable
+            assert await _epoch(kept, durable=durable) == after
+
+    run(main())
+
+
+def test_a_node_that_lived_through_it_vouches_for_the_log(kept: RedisServer) -> None:
+    async def check(nodes: list[Seat]) -> None:
+        (witness,) = nodes
+        await witness.publish("before")
+        kept.kill()
+        kept.start()
+        fresh = await Seat(kept).start()
+        assert fresh.state.epoch == witness.state.epoch
+        assert not witness.turns
+        await fresh.relay.close()
+
+    with_seats(kept, 1, check)
