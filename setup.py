@@ -28,11 +28,7 @@ setup(
         "config": ["*.yaml", "*.example", "nginx/*.conf", "nginx/ringcast/*.conf", "redis/*", "prometheus/*"],
         "server.relay": ["lua/*.lua"],
         "bridges.migrations": ["*.mako", "versions/*.py"],
-        "apps.companies": ["page/*", "data/*"],
-        "apps.facilities": ["page/*", "data/*"],
-        "apps.jobs": ["page/*", "data/*"],
         "apps.monitors": ["page/*", "data/*"],
-        "apps.prices": ["page/*", "data/*"],
     },
     install_requires=[
         "ada-url",

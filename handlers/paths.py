@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-_ARGUMENT = re.compile(r"\{([a-z_]+)\}")
+_ARGUMENT = re.compile(r"\{([A-Za-z_]+)\}")
 
 
 @lru_cache(1_024)

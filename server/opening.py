@@ -79,7 +79,7 @@ class Opener:
         self._max_age_jitter = max_age_jitter
         self.opened = 0
         self.resumed = 0
-        self.incomplete: dict[str, int] = {}
+        self.incomplete = dict.fromkeys(("history", "epoch", "future", "unknown"), 0)
         self._date_second = 0
         self._head = ""
         self._head_plain = ""
@@ -115,7 +115,7 @@ class Opener:
         if start.found:
             self.resumed += 1
         elif start.gap:
-            self.incomplete[start.gap] = self.incomplete.get(start.gap, 0) + 1
+            self.incomplete[start.gap] += 1
         first = self._first_block(channel, wanted, start, mark)
         if wanted.greeting is not None and not start.found:
             first += wanted.greeting()

@@ -393,6 +393,7 @@ class RedisRelay:
         while self._refusing is None:
             began = time.monotonic()
             try:
+                self._appends.check_reachable()  # one who tries is enough
                 await self._tick()
                 self._recovered()
             except (*ERRORS, RelayUnavailable) as error:

@@ -70,8 +70,7 @@ class Appends:
 
     async def put(self, log: RedisLog, events: Sequence[Event], key: Key | None) -> Appended:
         """Append events, all or none. Raises RelayUnavailable, KeyConflict."""
-        if time.monotonic() < self._away_until:
-            raise RelayUnavailable(self._away)
+        self.check_reachable()
         answer: asyncio.Future[Appended] = self._loop.create_future()
         self.waiting.put(log, events, key, answer)
         self._plan_flush()
@@ -133,9 +132,18 @@ class Appends:
             try:
                 await pool.release(await pool.get_connection())
             except ERRORS as error:
-                self._away = reason_of(error)
-                self._away_until = time.monotonic() + AWAY_SECONDS * (0.5 + random.random() / 2)
+                self.try_later(reason_of(error))
                 raise
+
+    def try_later(self, reason: str) -> None:
+        """Redis cannot be reached: nobody tries again for a while."""
+        self._away = reason
+        self._away_until = time.monotonic() + AWAY_SECONDS * (0.5 + random.random() / 2)
+
+    def check_reachable(self) -> None:
+        """Raise RelayUnavailable if somebody has just tried in vain."""
+        if time.monotonic() < self._away_until:
+            raise RelayUnavailable(self._away)
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
         """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""

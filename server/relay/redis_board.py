@@ -41,20 +41,22 @@ class Board:
     async def read(self) -> None:
         """See what is new. Raises RelayUnavailable."""
         while True:
-            start = self._last if self._last == b"-" else b"(" + self._last
-            found = await ask(self._client.xrange(self._notices, start, "+", NOTICES_A_READ))
+            found = await ask(self._client.xrange(self._notices, self._last, "+", NOTICES_A_READ))
+            if self._last != b"-":
+                if not found or found[0][0] != self._last:  # another Redis, whose ids may be lower: from the beginning
+                    self._last = b"-"
+                    continue
+                found = found[1:]
             for stream_id, fields in found:
                 self._last = stream_id
                 self.on_notice(fields.get(b"n", b""))
-            if len(found) < NOTICES_A_READ:
+            if len(found) < NOTICES_A_READ - 1:
                 return
 
     async def register(self, node: str, facts: str, seconds: float) -> None:
         """Say that this node is there, for so long. Raises RelayUnavailable."""
-        now = time.time()
         await ask(self._client.set(self._facts + node, facts, px=round(seconds * 1000)))
-        await ask(self._client.zadd(self._nodes, {node: now + seconds}))
-        await ask(self._client.zremrangebyscore(self._nodes, "-inf", now - seconds))
+        await ask(self._client.zadd(self._nodes, {node: 0}))
 
     async def leave(self, node: str) -> None:
         """Say that this node is gone. Raises RelayUnavailable."""
@@ -66,4 +68,8 @@ class Board:
         names = await ask(self._client.zrange(self._nodes, 0, MAX_NODES - 1))
         keys = [self._facts + name.decode() for name in names]
         found = await ask(self._client.mget(keys)) if keys else []
+        # Facts expire by the clock of Redis. Those of the nodes say nothing: they may differ by hours.
+        gone = [name for name, facts in zip(names, found, strict=True) if facts is None]
+        if gone:
+            await ask(self._client.zrem(self._nodes, *gone))
         return [facts for facts in found if facts is not None]

@@ -15,7 +15,7 @@ from tests.faults.witnesses import Scene
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.nginx.conftest import StartNginx, StartSocketNode
-from tests.nginx.test_reload import UNLIMITED, keep_trying, readers
+from tests.nginx.test_reload import UNLIMITED, readers
 
 # The subscribers of these tests take the end of a connection for the end of an answer.
 CLOSING = {"keepalive_timeout 75s;": "keepalive_timeout 0;"}
@@ -70,7 +70,6 @@ def test_a_node_that_dies_hands_its_readers_to_the_other(nodes: list[Node], ngin
     """FLT-09: `kill -9`; through nginx they resume on the other by their cursor, and nginx asks nobody to wait."""
     front = nginx(*nodes, changes=UNLIMITED | CLOSING)
     with Scene(front.plain_port, 6) as scene:
-        keep_trying(scene)
         for node in nodes:
             scene.wait_for(30)
             [held] = readers([node])

@@ -32,6 +32,7 @@ def test_it_installs_everything_once_and_a_second_run_changes_nothing(stage: Sta
         "etc/sysctl.d/60-ringcast.conf",
         "etc/systemd/system/ringcast@.service",
         "etc/systemd/system/ringcast.target",
+        "etc/systemd/system/ringcast-monitor-worker.service",
         "etc/nginx/conf.d/ringcast.conf",
         "opt/ringcast/docs/operations.md",
         "usr/lib/sysusers.d/ringcast.conf",
@@ -137,6 +138,13 @@ def test_the_locked_packages_and_ringcast_itself_are_installed(stage: Stage, pyt
     program = stage.path("opt/ringcast/venv/bin/ringcast")
     assert str(stage.path("usr/local/bin/ringcast").readlink()) == "/opt/ringcast/venv/bin/ringcast"
     assert program.read_text().startswith(f"#!/opt/ringcast/{stage.path('opt/ringcast/venv').readlink()}/bin/python\n")
+
+
+def test_every_package_is_in_what_is_installed() -> None:
+    """A copy of the source is what pip builds from: a package that is not in it is not there when it is needed."""
+    packages = {path.parent.name for path in UNITS.parent.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    [copied] = re.findall(r"cp -R (.+) \"\$copy\"", (UNITS / "install").read_text())
+    assert packages <= set(copied.split())
 
 
 def test_an_upgrade_keeps_the_one_before_and_no_more(stage: Stage, python: str) -> None:

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from apps.monitors.command import EXIT_INVALID
+from apps.monitors.worker import FINISH_SECONDS as FOUND_SECONDS
 from config.settings import Settings
 from config.sources import load
 from server.serving import FINISH_SECONDS, STOP_SECONDS
@@ -47,10 +49,12 @@ def settings_of(name: str) -> dict[str, list[str]]:
 
 
 SERVICE = settings_of("ringcast@.service")
+WORKER = settings_of("ringcast-monitor-worker.service")
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(installed: Stage) -> None:
-    verified = systemd_analyze(installed, "verify", "ringcast@8001.service", "ringcast.target")
+    units = ("ringcast@8001.service", "ringcast.target", "ringcast-monitor-worker.service")
+    verified = systemd_analyze(installed, "verify", *units)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
 
@@ -78,6 +82,26 @@ def test_a_node_is_as_locked_up_as_a_server_can_be(installed: Stage) -> None:
         "PrivateNetwork", "RestrictAddressFamilies", "ProcSubset", "DeviceAllow", "UMask", "RootDirectory",
         "IPAddressDeny",
     }  # fmt: skip
+
+
+def test_the_worker_is_locked_up_further_still(installed: Stage) -> None:
+    """S48: it goes where strangers send it. It has no figures of the machine to read, and a list of addresses."""
+    threshold = str(round(MOST_EXPOSURE * 10))
+    judged = systemd_analyze(
+        installed, "security", "--offline=yes", f"--threshold={threshold}", "ringcast-monitor-worker.service"
+    )
+    assert judged.returncode == 0, judged.stdout
+    left = set(re.findall(r"^✗ (\S+?)=", judged.stdout, re.MULTILINE))
+    assert left == {"PrivateNetwork", "RestrictAddressFamilies", "DeviceAllow", "RootDirectory", "IPAddressDeny"}
+    assert WORKER["IPAddressDeny"] == ["link-local multicast"]
+
+
+def test_the_worker_waits_for_its_database_and_is_given_time_to_store_what_it_found() -> None:
+    assert WORKER["Type"] == ["notify"] and WORKER["TimeoutStartSec"] == ["infinity"]
+    assert float(WORKER["TimeoutStopSec"][0]) > 3 * FOUND_SECONDS
+    assert WORKER["ExecStart"] == ["/opt/ringcast/venv/bin/ringcast monitor-worker"]
+    assert WORKER["RestartPreventExitStatus"] == [str(EXIT_INVALID)]
+    assert WORKER["PartOf"] == ["ringcast.target"]
 
 
 def test_the_time_to_stop_covers_the_drain() -> None:
@@ -129,8 +153,12 @@ def test_every_line_of_the_example_settings_is_a_setting(name: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "name", ["ringcast@.service", "ringcast.target", "ringcast@.service.d/backoff.conf", "sysusers-ringcast.conf"]
-)
+    "name",
+    [
+        "ringcast@.service", "ringcast.target", "ringcast@.service.d/backoff.conf", "sysusers-ringcast.conf",
+        "ringcast-monitor-worker.service",
+    ],
+)  # fmt: skip
 def test_every_paragraph_of_a_unit_says_why(name: str) -> None:
     for paragraph in (UNITS / name).read_text().split("\n\n"):
         plain = ("Description=", "Documentation=", "WantedBy=", "User=", "Group=", "[")

@@ -3,7 +3,7 @@
 -- ARGV: an epoch for a log that has none; the epoch that is found to have been turned back, or ""; the highest position
 -- that the node has given out; most events, bytes and seconds (0: no bound) of a shard; which run of Redis this is, or
 -- "" if it does not matter.
--- Gives {'opened', epoch, high, last and floor of each shard ...}, {'split', number}: into so many shards, not ours, or
+-- Gives {'opened', epoch, where to begin, last and floor of each shard ...}, {'split', number}: into so many shards, not ours, or
 -- {'unproven', epoch}: Redis was started anew, and no node that lived through that has found the log whole.
 -- Positions go on above everything that any cursor can hold.
 local facts, own = KEYS[1], KEYS[2]
@@ -30,10 +30,14 @@ if not epoch or epoch == ARGV[2] then
   local now = redis.call('TIME')
   epoch = ARGV[1]
   high = math.max(high, now[1] * 1000000 + now[2])
-  redis.call('HSET', facts, 'epoch', epoch, 'high', string.format('%.0f', high))
+  redis.call('HSET', facts, 'epoch', epoch, 'high', string.format('%.0f', high), 'began', string.format('%.0f', high))
 end
 if run ~= '' then
   redis.call('HSET', facts, 'run', run)
+end
+-- Who comes out of another epoch begins where this one did: what has been appended since is new to it.
+if ARGV[2] ~= '' then
+  high = tonumber(redis.call('HGET', facts, 'began') or high)
 end
 local answer = {'opened', epoch, string.format('%.0f', high)}
 for shard = 0, shards - 1 do

@@ -1,0 +1,1 @@
+"""Jobs: the progress of long work, told to whoever started it."""

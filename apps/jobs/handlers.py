@@ -1,0 +1,155 @@
+"""Jobs over HTTP: start one, look at it, report on it, take one to work on.
+
+Owns the endpoints and who may use them: everybody with a token starts jobs and sees their own; reporting and taking are
+for services (tokens with `ringcast.operate`). Must never know how a job is stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from apps.jobs.model import Finished, GoesBack, JobList, NewJob, State, Update, Word, advance
+from apps.jobs.store import JobStore
+from apps.jobs.watch import Watch, owned
+from handlers.answers import Refused
+from handlers.endpoints import Body, Call, Endpoint, Reply, conflict, invalid, not_found, operators, signed_in
+from handlers.streams import StreamRoute
+from server.endings import RATE_LIMITED
+
+ROOT = "/api/v1/jobs"
+MAX_OWNERS = 10_000
+
+
+class Claim(Body):
+    """Who takes a job."""
+
+    worker: Word
+
+
+class Started(BaseModel):
+    """The answer to a new job."""
+
+    jobId: str
+    sseEndpoint: str
+    status: str
+
+
+class Starts:
+    """How many jobs each owner has started in this minute. Bounded; the clock is the loop's."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._minute: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def count(self, owner: str) -> None:
+        """One more. Raises Refused if it is one too many."""
+        minute = int(time.monotonic() // 60)
+        before, number = self._minute.get(owner, (minute, 0))
+        number = number + 1 if before == minute else 1
+        if number > self._per_minute:
+            raise Refused(RATE_LIMITED, reason=f"at most {self._per_minute} jobs a minute")
+        self._minute[owner] = (minute, number)
+        self._minute.move_to_end(owner)
+        if len(self._minute) > MAX_OWNERS:
+            self._minute.popitem(last=False)
+
+
+class JobHandlers:
+    """The endpoints and the stream."""
+
+    def __init__(self, store: JobStore, watch: Watch, *, per_minute: int, abandoned_seconds: float) -> None:
+        self._store = store
+        self._watch = watch
+        self._starts = Starts(per_minute)
+        self._abandoned_seconds = abandoned_seconds
+        self.started = self.updated = self.repeated = 0
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """See the module's head."""
+        tag = "jobs"
+        one = f"{ROOT}/{{jobId}}"
+        return [
+            Endpoint(
+                "POST", ROOT, self._start, "Start a job.", body=NewJob, reply=Started, access=signed_in, status=201,
+                errors=(429,), tag=tag,
+            ),
+            Endpoint("GET", ROOT, self._list, "One's own jobs, newest first.", JobList, access=signed_in, tag=tag),
+            Endpoint("GET", one, self._get, "How a job stands.", access=signed_in, tag=tag),
+            Endpoint(
+                "POST", f"{one}/updates", self._update, "Report on a job.", body=Update, access=operators,
+                errors=(409,), tag=tag,
+            ),
+            Endpoint(
+                "POST", f"{ROOT}/claim", self._claim, "Take the oldest job that waits; 204 if none does.", body=Claim,
+                access=operators, tag=tag, errors=(204,),
+            ),
+        ]  # fmt: skip
+
+    def streams(self) -> Sequence[StreamRoute]:
+        """The stream of a job."""
+        events = {"message": "the job's present state, then each change; JSON with jobId, status, progress, …"}
+        path = f"{ROOT}/{{jobId}}/events"
+        return [StreamRoute(path, "jobs", self._watch.admit, "A job, until it ends.", events=events)]
+
+    async def _start(self, call: Call) -> Reply:
+        owner = call.principal.subject
+        self._starts.count(owner or call.principal.scope)
+        job_id = secrets.token_hex(12)
+        state = await self._store.create(job_id, owner, call.body)
+        self.started += 1
+        place = f"{ROOT}/{job_id}"
+        answer = Started(jobId=job_id, sseEndpoint=f"{place}/events", status=state.status)
+        return Reply(answer, 201, [("Location", place)])
+
+    async def _list(self, call: Call) -> Reply:
+        query: JobList = call.query
+        owner = None if call.principal.operate else call.principal.subject
+        found = await self._store.list(owner, query.status, query.limit, query.offset) if owner != "" else []
+        return Reply({"jobs": [job.facts() for job in found], "limit": query.limit, "offset": query.offset})
+
+    async def _get(self, call: Call) -> Reply:
+        job_id = call.arguments["jobId"]
+        return Reply(owned(await self._store.get(job_id), job_id, call.principal).facts())
+
+    async def _update(self, call: Call) -> Reply:
+        job_id = call.arguments["jobId"]
+        if call.body.jobId not in (None, job_id):
+            raise invalid("jobId", "is not the one of the path")
+        try:
+            state = await self.report(job_id, call.body)
+        except Finished:
+            raise conflict("status", "the job has come to its end") from None
+        except GoesBack:
+            raise conflict("status", "a job does not go back to an earlier status") from None
+        if state is None:
+            raise not_found("jobId", f"there is no job {job_id}")
+        return Reply(state.facts())
+
+    async def report(self, job_id: str, update: Update) -> State | None:
+        """Take an update, whichever way it came; how the job stands then, None if there is no such job. Raises
+        Finished, GoesBack, DatabaseUnavailable."""
+        now = datetime.now(UTC)
+        changed = False
+
+        def go_on(state: State) -> State | None:
+            nonlocal changed
+            after = advance(state, update, now)
+            changed = after is not None
+            return after
+
+        state = await self._store.change(job_id, go_on)
+        self.updated += changed
+        self.repeated += state is not None and not changed
+        return state
+
+    async def _claim(self, call: Call) -> Reply:
+        job = await self._store.claim(call.body.worker, self._abandoned_seconds)
+        answer: dict[str, Any] | None = None if job is None else job.facts()
+        return Reply(answer)

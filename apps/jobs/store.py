@@ -1,0 +1,151 @@
+"""Jobs in the database: one row each, changed together with the event that says so.
+
+Owns the table and its statements. Must never decide what an update means (model.py does).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import ujson
+from sqlalchemy import Column, Float, Index, Integer, String, Table, Text, delete, insert, select, update
+
+from apps.jobs.model import NewJob, State, first_state, topic_of
+from bridges.database import Database, metadata
+from bridges.outbox import Outbox
+from server.event import Event
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(256), nullable=False),
+    Column("wanted", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("stage", String(100), nullable=False),
+    Column("message", String(1000), nullable=False),
+    Column("timestamp", String(32), nullable=False),
+    Column("data", Text),
+    Column("worker", String(100)),
+    Column("claimed", Float),
+    Column("created", Float, nullable=False),
+    Column("changed", Float, nullable=False),
+    Index("jobs_by_owner", "owner", "created"),
+    Index("jobs_by_status", "status", "created"),
+)
+
+
+class Job(NamedTuple):
+    """A row: whose it is, what is wanted, how it stands, and when it was made and changed (unix seconds)."""
+
+    owner: str
+    wanted: dict[str, Any]
+    state: State
+    created: float
+    changed: float
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        created = datetime.fromtimestamp(self.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return self.state.facts() | {"created": created} | self.wanted
+
+
+class JobStore:
+    """`channel` is where a job's events go."""
+
+    def __init__(self, database: Database, outbox: Outbox, channel: str) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._channel = channel
+
+    async def create(self, job_id: str, owner: str, wanted: NewJob) -> State:
+        """A new job. That is no event: nobody can have been watching. Raises DatabaseUnavailable, as all of these."""
+        state = first_state(job_id, datetime.now(UTC))
+        now = time.time()
+        async with self._database.writing() as connection:
+            await connection.execute(
+                insert(jobs).values(
+                    id=job_id, owner=owner, wanted=wanted.model_dump_json(), created=now, changed=now, **_columns(state)
+                )
+            )
+        return state
+
+    async def get(self, job_id: str) -> Job | None:
+        """One job."""
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).one_or_none()
+        return None if row is None else _job(row)
+
+    async def list(self, owner: str | None, status: str | None, limit: int, offset: int) -> Sequence[Job]:
+        """The newest first; of one owner, or of all."""
+        query = select(jobs).order_by(jobs.c.created.desc(), jobs.c.id).limit(limit).offset(offset)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        if status is not None:
+            query = query.where(jobs.c.status == status)
+        async with self._database.reading() as connection:
+            return [_job(row) for row in await connection.execute(query)]
+
+    async def change(self, job_id: str, go_on: Callable[[State], State | None]) -> State | None:
+        """Let `go_on` say how the job stands from now on (None: as before); None if there is no such job. What it
+        raises comes out, and nothing has happened."""
+        async with self._database.writing() as connection:
+            row = (await connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())).one_or_none()
+            if row is None:
+                return None
+            state = _job(row).state
+            after = go_on(state)
+            if after is None:
+                return state
+            statement = update(jobs).where(jobs.c.id == job_id).values(changed=time.time(), **_columns(after))
+            await connection.execute(statement)
+            await self._outbox.put(connection, self._channel, [_event(after)])
+        self._outbox.wake()
+        return after
+
+    async def claim(self, worker: str, abandoned_seconds: float) -> Job | None:
+        """The oldest job that waits, or whose worker has not been heard of for so long; it is this worker's now."""
+        now = time.time()
+        waiting = (jobs.c.status == "pending") & (
+            (jobs.c.claimed.is_(None)) | (jobs.c.claimed < now - abandoned_seconds)
+        )
+        stale = (jobs.c.status == "processing") & (jobs.c.changed < now - abandoned_seconds)
+        oldest = select(jobs).where(waiting | stale).order_by(jobs.c.created).limit(1)
+        async with self._database.writing() as connection:
+            row = (await connection.execute(oldest.with_for_update(skip_locked=True))).one_or_none()
+            if row is None:
+                return None
+            values = {"worker": worker, "claimed": now, "changed": now}
+            await connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
+        return _job(row)
+
+    async def purge(self, before: float) -> int:
+        """Forget finished jobs that have not changed since; how many."""
+        finished = jobs.c.status.in_(["completed", "failed"]) & (jobs.c.changed < before)
+        async with self._database.writing() as connection:
+            return (await connection.execute(delete(jobs).where(finished))).rowcount
+
+
+def _columns(state: State) -> dict[str, Any]:
+    return {
+        "status": state.status,
+        "progress": state.progress,
+        "stage": state.stage,
+        "message": state.message,
+        "timestamp": state.timestamp,
+        "data": None if state.data is None else ujson.dumps(state.data, ensure_ascii=False),
+    }
+
+
+def _job(row: Any) -> Job:
+    data = None if row.data is None else ujson.loads(row.data)
+    state = State(row.id, row.status, row.progress, row.stage, row.message, row.timestamp, data)
+    return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed)
+
+
+def _event(state: State) -> Event:
+    return Event((topic_of(state.jobId),), state.text(), private=True)

@@ -1,0 +1,120 @@
+"""Watching jobs: streams of one job, from its present state to its end.
+
+Owns who may watch, what a stream begins with, and its end. Must never know how a job goes on (it hears of it, on every
+node, as its streams do).
+
+Invariants: a stream tells the present state first, then every change, the last one included; it ends once its reader
+has the last; who comes back after that is told that there is nothing more (204). Between the look into the database and
+the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here.
+Cost: the states of the `MAX_KNOWN` jobs that changed last, on each node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ujson
+
+from apps.jobs.model import FINAL, topic_of
+from apps.jobs.store import Job, JobStore
+from handlers.answers import Refused, missing_token
+from handlers.endpoints import not_found
+from handlers.streams import Admitted, StreamCall
+from handlers.subscribe import CURSOR_NAMES
+from server.channel import Channel
+from server.endings import FINISHED
+from server.finishing import Finisher
+from server.hub import Hub
+from server.ids import parse_id
+from server.relay.protocol import Entry
+from server.rights import ANONYMOUS, Principal
+from server.selection import Selection
+from server.selectors import exact_selector
+
+MAX_KNOWN = 10_000
+# A cursor from so long after a job's last change has seen it: the event follows the change by milliseconds.
+SEEN_SECONDS = 5.0
+
+
+class Known(NamedTuple):
+    """What was delivered last of a job: the event's position, its text, and whether it was the end."""
+
+    position: int
+    text: str
+    final: bool
+
+
+class Watch:
+    """See the module's head."""
+
+    def __init__(self, store: JobStore, hub: Hub, finisher: Finisher, channel: str) -> None:
+        self._store = store
+        self._hub = hub
+        self._finisher = finisher
+        self._channel = channel
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        hub.listen(channel, self._delivered)
+
+    @property
+    def channel(self) -> Channel:
+        return self._hub.channels[self._channel]
+
+    def watchers(self) -> dict[str, int]:
+        """How many streams of each job this node holds."""
+        found: dict[str, int] = {}
+        for feed in self.channel.feeds.values():
+            for selector in feed.selection.topics or ():
+                found[selector.text] = found.get(selector.text, 0) + feed.members
+        return found
+
+    def _delivered(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            facts = ujson.loads(entry.event.data)
+            known = Known(entry.position, entry.event.data, facts["status"] in FINAL)
+            self._known[facts["jobId"]] = known
+            self._known.move_to_end(facts["jobId"])
+            if known.final:
+                self._finisher.finish(self.channel, topic_of(facts["jobId"]), time.monotonic())
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    async def admit(self, call: StreamCall) -> Admitted:
+        """The stream of one job. Raises Refused."""
+        job_id = call.arguments["jobId"]
+        job = owned(await self._store.get(job_id), job_id, call.principal)
+        finished = job.state.finished
+        if finished and self._has_seen_the_end(job, call):
+            raise Refused(FINISHED)
+        if finished:
+            self._finisher.finish(self.channel, topic_of(job_id), time.monotonic())
+        topic = exact_selector(topic_of(job_id))
+
+        def greeting() -> bytes:
+            known = self._known.get(job_id)
+            text = known.text if known is not None else job.state.text()
+            return f"data: {text}\n\n".encode()  # JSON in one line
+
+        return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, greeting=greeting)
+
+    def _has_seen_the_end(self, job: Job, call: StreamCall) -> bool:
+        header = call.request.header(b"last-event-id")
+        cursor = header or next((call.parameters[name] for name in CURSOR_NAMES if name in call.parameters), "")
+        parsed = parse_id(cursor)
+        if parsed is None or parsed[0] != self.channel.epoch:
+            return False
+        known = self._known.get(job.state.jobId)
+        if known is not None and known.final:
+            return parsed[1] >= known.position
+        return parsed[1] / 1e6 > job.changed + SEEN_SECONDS
+
+
+def owned(job: Job | None, job_id: str, principal: Principal) -> Job:
+    """The job, if it is this principal's: to others it is not there. Operators see all. Raises Refused."""
+    if principal is ANONYMOUS:
+        raise missing_token()
+    if job is None or not (principal.operate or (principal.subject and principal.subject == job.owner)):
+        raise not_found("jobId", f"there is no job {job_id}")
+    return job

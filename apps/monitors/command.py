@@ -1,0 +1,46 @@
+"""`ringcast monitor-worker`: the process that checks monitors.
+
+Owns its options, signals and exit code. Settings are the nodes' own, from the same file and variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import click
+import uvloop
+
+from apps.monitors.worker import Worker
+from config.problems import ConfigError
+from config.settings import Settings
+from config.sources import load
+from server.logs import configure
+
+EXIT_INVALID = 2
+
+
+@click.command("monitor-worker")
+@click.option("--config", "config_file", metavar="FILE", help="YAML file with settings.")
+@click.option("--database", metavar="URL", help="The nodes' database: sqlite:PATH or postgresql://…")
+@click.option("--log-format", help="json, console or auto.")
+def monitor_worker(config_file: str | None, database: str | None, log_format: str | None) -> None:
+    """Check all monitors until a signal. It reads the nodes' settings and database, and tells a node what it finds."""
+    try:
+        settings = load(config_file, {"database": database, "log_format": log_format}).settings
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_INVALID)
+    configure(settings.log_format, settings.log_level)
+    logging.getLogger("tornado").addHandler(logging.NullHandler())
+    logging.getLogger("tornado").propagate = False
+    uvloop.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    worker = Worker(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, worker.stopping.set)
+    await worker.run()

@@ -1,0 +1,418 @@
+// The board of monitors: signs in, loads by REST how everything stands, and follows the tenant's stream from there on.
+// The stream is read with fetch, so that the token travels in a header and a refusal can be shown. What comes over the
+// wire is set as text, never as markup.
+
+const ROOT = "/api/v1";
+const KEPT = "ringcast.monitors";  // in this tab's session: gone when it is closed
+const SHOWN = 40;                  // checks in a sparkline
+const MAX_INCIDENTS = 60;
+const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
+const SILENCE = 75_000;            // two heartbeats and some
+const EARLY = 60_000;              // a token is renewed this long before its end
+
+const $ = (id) => document.getElementById(id);
+const byId = (list) => new Map(list.map((one) => [one.id, one]));
+let session = null;                // {token, expires, tenant}
+let options = {};
+let monitors = new Map();          // id → {facts, checks (oldest first), card}
+let incidents = [];                // newest first
+
+// --- requests
+
+async function ask(method, path, body, token = session?.token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(ROOT + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const value = answer.status === 204 ? null : await answer.json();
+  if (!answer.ok) {
+    if (answer.status === 401 && token) leave("Your session is over. Please sign in again.");
+    throw new Error(value?.field ? `${value.field}: ${value.reason}` : value?.reason ?? `status ${answer.status}`);
+  }
+  return value;
+}
+
+// --- the door
+
+function enter({ token, expires_at, tenant }) {
+  session = { token, expires: expires_at ? Date.parse(expires_at) : Infinity, tenant: tenant?.name ?? "" };
+  sessionStorage.setItem(KEPT, JSON.stringify({ token, expires_at, tenant }));
+  renewLater();
+  showBoard();
+}
+
+let renewal = 0;
+function renewLater() {
+  clearTimeout(renewal);
+  if (!Number.isFinite(session.expires)) return;
+  renewal = setTimeout(async () => {
+    try {
+      enter(await ask("POST", "/auth/refresh"));
+    } catch { /* then the stream's end says so */ }
+  }, Math.max(1_000, session.expires - Date.now() - EARLY));
+}
+
+function leave(reason = "") {
+  clearTimeout(renewal);
+  stream.stop();
+  session = null;
+  sessionStorage.removeItem(KEPT);
+  $("board").hidden = $("who").hidden = $("state").hidden = true;
+  $("door").hidden = false;
+  $("sign-in-problem").textContent = reason;
+}
+
+async function knock(path, facts) {
+  $("sign-in-problem").textContent = "";
+  try {
+    enter(await ask("POST", path, facts, null));
+  } catch (error) {
+    $("sign-in-problem").textContent = error.message;
+  }
+}
+
+function showDoor() {
+  $("demo").hidden = !options.demo;
+  if (options.demo) {
+    $("demo-email").textContent = options.demo.email;
+    $("demo-password").textContent = options.demo.password;
+  }
+  $("accounts").hidden = !options.accounts;
+  $("issuer").hidden = options.accounts;
+  $("other-way").hidden = !options.registration;
+  $("add").elements.interval_seconds.min = options.min_interval_seconds;
+}
+
+let registering = false;
+$("other-way").addEventListener("click", () => {
+  registering = !registering;
+  $("door-title").textContent = $("sign-in-button").textContent = registering ? "Register" : "Sign in";
+  $("other-way").textContent = registering ? "Sign in instead" : "Register instead";
+  $("tenant-field").hidden = !registering;
+  $("sign-in").elements.password.autocomplete = registering ? "new-password" : "current-password";
+});
+$("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { email, password, tenant_name } = Object.fromEntries(new FormData(event.target));
+  if (!registering) knock("/auth/login", { email, password });
+  else knock("/auth/register", { email, password, ...(tenant_name ? { tenant_name } : {}) });
+});
+$("bring-token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  enter({ token: event.target.elements.token.value.trim() });
+});
+$("enter-demo").addEventListener("click", () => knock("/auth/login", options.demo));
+$("leave").addEventListener("click", async () => {
+  if (options.accounts) await ask("POST", "/auth/logout").catch(() => {});
+  leave();
+});
+
+// --- how everything stands
+
+async function showBoard() {
+  $("door").hidden = true;
+  $("board").hidden = $("who").hidden = $("state").hidden = false;
+  $("tenant").textContent = session.tenant;
+  stream.start();
+}
+
+async function load() {
+  const [found, past] = await Promise.all([ask("GET", "/monitors?limit=500"), ask("GET", `/incidents?limit=${MAX_INCIDENTS}`)]);
+  const before = monitors;
+  monitors = new Map(found.monitors.map((facts) => [facts.id, {
+    facts,
+    checks: before.get(facts.id)?.checks ?? [],
+    card: before.get(facts.id)?.card ?? makeCard(facts.id),
+  }]));
+  incidents = past.incidents;
+  $("monitors").replaceChildren(...[...monitors.values()].map(({ card }) => card));
+  for (const monitor of monitors.values()) draw(monitor);
+  drawIncidents();
+  summarise();
+  await loadChecks([...monitors.keys()]);
+  options = await ask("GET", "/auth/options", undefined, null);
+  summarise();
+}
+
+async function loadChecks(ids) {
+  const next = async () => {
+    for (let id; (id = ids.shift()) !== undefined;) {
+      const { checks } = await ask("GET", `/monitors/${id}/checks?limit=${SHOWN}`);
+      const monitor = monitors.get(id);
+      if (!monitor) continue;
+      const news = monitor.checks.filter(({ checked_at }) => !checks.length || checked_at > checks[0].checked_at);
+      monitor.checks = [...checks.reverse(), ...news].slice(-SHOWN);
+      draw(monitor);
+    }
+  };
+  await Promise.all([next(), next(), next()]);
+}
+
+let reloading = 0;
+function reloadSoon() {
+  clearTimeout(reloading);
+  reloading = setTimeout(() => load().catch(() => {}), 150);
+}
+
+// --- what comes
+
+const heard = {
+  monitor_check(check) {
+    const monitor = monitors.get(check.monitor_id);
+    if (!monitor) return;
+    if (monitor.checks.at(-1)?.checked_at >= check.checked_at) return;
+    monitor.checks = [...monitor.checks, check].slice(-SHOWN);
+    monitor.facts.last_check = check;
+    if (monitor.facts.enabled) monitor.facts.status = check.success ? "up" : "down";
+    monitor.card.classList.remove("fresh");
+    void monitor.card.offsetWidth;
+    monitor.card.classList.add("fresh");
+    draw(monitor);
+    summarise();
+  },
+  incident_created: reloadIncidents,
+  incident_resolved: reloadIncidents,
+};
+
+async function reloadIncidents() {
+  incidents = (await ask("GET", `/incidents?limit=${MAX_INCIDENTS}`)).incidents;
+  drawIncidents();
+  summarise();
+}
+
+function hear(type, text) {
+  if (type === "connected") {
+    load().catch((error) => console.info(error.message));
+  } else if (type === "gap") {
+    reloadSoon();
+  } else {
+    const { data } = JSON.parse(text);
+    if (type in heard) heard[type](data);
+    else reloadSoon();
+  }
+}
+
+// --- the stream
+
+const stream = {
+  running: null, lastId: "", failures: 0, retry: FIRST_WAIT, timer: 0, watchdog: 0,
+
+  start() {
+    this.stop();
+    this.failures = 0;
+    this.open();
+  },
+
+  stop() {
+    clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
+    this.running?.abort();
+    this.running = null;
+  },
+
+  async open() {
+    const running = this.running = new AbortController();
+    $("reconnect").hidden = true;
+    say("connecting", this.failures ? `Connecting, attempt ${this.failures + 1}` : "Connecting");
+    try {
+      const headers = { Accept: "text/event-stream", Authorization: `Bearer ${session.token}` };
+      if (this.lastId) headers["Last-Event-ID"] = this.lastId;
+      const answer = await fetch(`${ROOT}/stream/events`, { headers, signal: running.signal, cache: "no-store" });
+      if (answer.status === 401) return leave("Your session is over. Please sign in again.");
+      if (answer.status !== 200) return say("ended", (await answer.json()).reason);
+      await this.read(answer.body.pipeThrough(new TextDecoderStream()), running);
+    } catch (error) {
+      if (running.signal.aborted && this.running !== running) return;
+    }
+    if (this.running === running) this.later();
+  },
+
+  async read(body, running) {
+    let rest = "";
+    for await (const piece of body) {
+      this.watch(running);
+      const blocks = (rest + piece).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) if (!this.take(block)) return;
+    }
+  },
+
+  take(block) {
+    let type = "message", id = null;
+    const data = [];
+    for (const line of block.split("\n")) {
+      const at = line.indexOf(":"), name = line.slice(0, at), value = line.slice(at + 1).replace(/^ /, "");
+      if (name === "data") data.push(value);
+      else if (name === "event") type = value;
+      else if (name === "id") id = value;
+      else if (name === "retry") this.retry = Number(value);
+    }
+    if (data.length) {
+      const text = data.join("\n");
+      if (type === "connected") {
+        this.failures = 0;
+        say("live", "Live");
+      }
+      const facts = type === "connected" || type === "gap" ? null : JSON.parse(text);
+      if (facts && "reconnect" in facts) {  // the server's farewell
+        if (facts.reconnect) return false;
+        this.running = null;
+        if (facts.code === "auth_expired" || facts.code === "revoked") leave(`Signed out: ${facts.reason}.`);
+        else say("ended", facts.reason);
+        return false;
+      }
+      hear(type, text);
+    }
+    if (id !== null) this.lastId = id;
+    return true;
+  },
+
+  watch(running) {
+    clearTimeout(this.watchdog);
+    this.watchdog = setTimeout(() => running.abort(), SILENCE);
+  },
+
+  later() {
+    clearTimeout(this.watchdog);
+    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures);
+    const wait = Math.max(this.failures ? 0 : this.retry, longest * (0.5 + Math.random() / 2));
+    this.failures += 1;
+    say("waiting", `Connection lost, next attempt in ${Math.ceil(wait / 1_000)} s`);
+    $("reconnect").hidden = false;
+    this.timer = setTimeout(() => this.open(), wait);
+  },
+};
+
+$("reconnect").addEventListener("click", () => { clearTimeout(stream.timer); stream.open(); });
+addEventListener("online", () => { if (session && !$("reconnect").hidden) $("reconnect").click(); });
+
+function say(state, text) {
+  $("state").dataset.state = state;
+  $("state-text").textContent = text;
+}
+
+// --- drawing
+
+function makeCard(id) {
+  const card = $("monitor").content.firstElementChild.cloneNode(true);
+  card.id = `monitor-${id}`;
+  return card;
+}
+
+function draw({ facts, checks, card }) {
+  const find = (name) => card.querySelector(name);
+  const last = facts.last_check;
+  card.dataset.status = facts.status;
+  find("h3").textContent = facts.name;
+  find("h3").title = facts.name;
+  find(".status").textContent = facts.status + (facts.simulated ? " · simulated" : "");
+  find(".url").textContent = last && !last.success ? last.error_message ?? "failed" : facts.url;
+  find(".url").title = facts.url;
+  find(".time").textContent = last?.response_time_ms === undefined || last?.response_time_ms === null ? "–" : `${last.response_time_ms} ms`;
+  const good = checks.filter(({ success }) => success).length;
+  find(".uptime").textContent = checks.length ? `${Math.round((100 * good) / checks.length)} % of ${checks.length}` : "";
+  const days = last?.ssl_expires_at ? Math.floor((Date.parse(last.ssl_expires_at) - Date.now()) / 86_400_000) : null;
+  find(".tls").textContent = days === null ? "" : last.ssl_valid ? `TLS ${days} d` : "TLS broken";
+  find(".tls").classList.toggle("warn", days !== null && (days < 15 || !last.ssl_valid));
+  find(".ago").textContent = ago(last?.checked_at);
+  sparkline(find(".spark"), checks);
+}
+
+function sparkline(svg, checks) {
+  const width = 240, height = 44, step = width / (SHOWN - 1), start = SHOWN - checks.length;
+  const top = Math.max(1, ...checks.map(({ response_time_ms }) => response_time_ms ?? 0)) * 1.1;
+  const stretches = [[]], marks = [];  // a line ends where a check failed
+  checks.forEach((check, index) => {
+    const x = (start + index) * step;
+    if (!check.success) {
+      marks.push(shape("rect", { class: "fail", x: x - step * 0.3, y: 0, width: step * 0.6, height }));
+      stretches.push([]);
+    } else if (check.response_time_ms >= 0) {
+      stretches.at(-1).push([x.toFixed(1), (height - 2 - (check.response_time_ms / top) * (height - 6)).toFixed(1)]);
+    }
+  });
+  const shapes = stretches.filter(({ length }) => length > 1).flatMap((points) => {
+    const line = points.map((point) => point.join()).join(" ");
+    return [
+      shape("polygon", { class: "area", points: `${points[0][0]},${height} ${line} ${points.at(-1)[0]},${height}` }),
+      shape("polyline", { class: "line", points: line }),
+    ];
+  });
+  svg.replaceChildren(...marks, ...shapes);
+  svg.setAttribute("aria-label", `Response times of the last ${checks.length} checks, ${marks.length} failed`);
+}
+
+function shape(name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function drawIncidents() {
+  const rows = [...incidents].sort((one, other) => (other.status === "open") - (one.status === "open")).map((incident) => {
+    const row = $("incident").content.firstElementChild.cloneNode(true);
+    row.dataset.status = incident.status;
+    row.querySelector(".what").textContent = `${incident.monitor_name}: ${incident.rule_name}`;
+    const over = incident.resolved_at ? ` · over after ${span(Date.parse(incident.resolved_at) - Date.parse(incident.started_at))}` : " · open";
+    row.querySelector(".when").textContent = `${incident.trigger_value} · ${ago(incident.started_at)}${over}`;
+    return row;
+  });
+  $("incidents").replaceChildren(...rows);
+  $("no-incidents").hidden = rows.length > 0;
+}
+
+function summarise() {
+  const all = [...monitors.values()];
+  const count = (status) => all.filter(({ facts }) => facts.status === status).length;
+  const open = incidents.filter(({ status }) => status === "open").length;
+  const times = all.map(({ facts }) => facts.last_check?.response_time_ms).filter((time) => time > 0).sort((one, other) => one - other);
+  $("up").textContent = count("up");
+  $("all").textContent = all.length;
+  $("down").textContent = count("down");
+  $("down-value").classList.toggle("bad", count("down") > 0);
+  $("open").textContent = open;
+  $("open-value").classList.toggle("warn", open > 0);
+  $("median").textContent = times.length ? times[Math.floor(times.length / 2)] : "–";
+  $("no-worker").hidden = options.worker || !all.some(({ facts }) => facts.enabled && !facts.simulated);
+  if (!all.length) $("adding").open = true;
+}
+
+function span(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1_000));
+  if (seconds < 90) return `${seconds} s`;
+  if (seconds < 5_400) return `${Math.round(seconds / 60)} min`;
+  return seconds < 129_600 ? `${Math.round(seconds / 3_600)} h` : `${Math.round(seconds / 86_400)} d`;
+}
+
+function ago(moment) {
+  return moment ? `${span(Date.now() - Date.parse(moment))} ago` : "";
+}
+
+setInterval(() => {
+  for (const { facts, card } of monitors.values()) card.querySelector(".ago").textContent = ago(facts.last_check?.checked_at);
+}, 1_000);
+setInterval(drawIncidents, 30_000);
+
+// --- adding
+
+$("add").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target, { name, url, interval_seconds, expected_status, check_ssl, alert } = form.elements;
+  $("add-problem").textContent = "";
+  try {
+    const wanted = { name: name.value, url: url.value, interval_seconds: Number(interval_seconds.value), check_ssl: check_ssl.checked };
+    if (expected_status.value) wanted.expected_status = Number(expected_status.value);
+    const { id } = await ask("POST", "/monitors", wanted);
+    if (alert.checked) await ask("POST", "/alert-rules", { name: "Down", trigger_type: "down", monitor_id: id });
+    form.reset();
+  } catch (error) {
+    $("add-problem").textContent = error.message;
+  }
+});
+
+// --- the beginning
+
+options = await ask("GET", "/auth/options", undefined, null);
+showDoor();
+const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+if (kept && !(kept.expires_at && Date.parse(kept.expires_at) < Date.now())) enter(kept);
+else leave();

@@ -1,0 +1,174 @@
+"""Sending: what the worker has found out goes to a node, in order, one at a time.
+
+Owns the queue in the database between a check's transaction and the node's acknowledgement, its bound, and the request.
+So a worker that is killed loses nothing that it stored, and what it may have sent already it sends again under the same
+idempotency key, which makes it one event (within the node's `idempotency_seconds`). While no node takes anything at
+most `keep` results wait; then the oldest checks go first, incidents last, and it is counted and said.
+
+Must never stop the worker: a request takes `seconds` at most, and the queue fills meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from apps.monitors.ending import to_the_end
+from apps.monitors.model import CHECK, Said
+from apps.monitors.tables import outgoing
+from bridges.database import Database
+from server.logs import get_logger
+
+PATH = "/internal/broadcast"
+PROOF_HEADER = "X-Internal-Secret"
+BATCH = 100
+IDLE_SECONDS = 1.0
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+# What is wrong with a result stays wrong. Anything else (a secret that is yet to be set, a node that starts) may pass.
+HOPELESS = (400, 409, 413, 415, 422)
+
+log = get_logger("monitor_worker")
+
+
+class Sender:
+    """`servers` are asked in turn when one does not take what is sent. `secret` None: none is shown."""
+
+    def __init__(
+        self, database: Database, servers: Sequence[str], secret: str | None, *, seconds: float, keep: int
+    ) -> None:
+        self._database = database
+        self._servers = list(servers)
+        self._headers = {"Content-Type": "application/json"} | ({PROOF_HEADER: secret} if secret else {})
+        self._seconds = seconds
+        self._keep = keep
+        self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=1, max_body_size=65_536)
+        self._written = asyncio.Event()
+        self.state = "ok"
+        self.sent = self.refused = self.dropped = self.waiting = 0
+
+    async def put(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
+        """Put something in the queue, in the transaction of `connection`. Call `wake` once it is committed."""
+        now = time.time()
+        rows = [{"key": uuid.uuid4().hex, "type": one.type, "body": one.body(), "created": now} for one in said]
+        await connection.execute(insert(outgoing), rows)
+        self.waiting += len(rows)
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._written.set()
+
+    async def run(self, wanted: Callable[[], bool]) -> None:
+        """Send what is in the queue, as long as it is wanted. Raises DatabaseUnavailable."""
+        wait = FIRST_WAIT_SECONDS
+        while wanted():
+            self._written.clear()
+            rows = await to_the_end(self._oldest())
+            if not rows:
+                await self._pause(IDLE_SECONDS)
+                continue
+            if await self._send(rows):
+                wait = FIRST_WAIT_SECONDS
+                continue
+            await to_the_end(self.bound())
+            await asyncio.sleep(wait * (0.5 + random.random() / 2))
+            wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._written.wait()
+        except TimeoutError:
+            pass
+
+    async def _oldest(self) -> Sequence[Any]:
+        query = select(outgoing).order_by(outgoing.c.id).limit(BATCH)
+        async with self._database.reading() as connection:
+            self.waiting = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
+            return (await connection.execute(query)).all()
+
+    async def _send(self, rows: Sequence[Any]) -> bool:
+        """Send rows in order until one is not taken; False if there was one."""
+        done: list[int] = []
+        try:
+            for row in rows:
+                if not await self._post(row):
+                    return False
+                done.append(row.id)
+            return True
+        finally:
+            if done:
+                await to_the_end(self._forget(done))
+
+    async def _forget(self, rows: Sequence[int]) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(delete(outgoing).where(outgoing.c.id.in_(rows)))
+
+    async def _post(self, row: Any) -> bool:
+        """True if the row is settled: it was taken, or will never be."""
+        request = HTTPRequest(
+            self._servers[0] + PATH,
+            "POST",
+            self._headers | {"Idempotency-Key": row.key},
+            row.body,
+            connect_timeout=self._seconds,
+            request_timeout=self._seconds,
+            follow_redirects=False,
+            decompress_response=False,
+        )
+        try:
+            await self._client.fetch(request)
+        except HTTPClientError as error:
+            if error.code in HOPELESS:
+                self.refused += 1
+                log.error("result_refused", status=error.code, type=row.type)
+                return True
+            reason = f"answered {error.code}" if error.code < 599 else "did not answer"
+        except OSError as error:
+            reason = f"does not answer ({type(error).__name__})"
+        else:
+            self.sent += 1
+            self._note("ok")
+            return True
+        self._note(f"{self._servers[0]} {reason}")
+        self._servers.append(self._servers.pop(0))
+        return False
+
+    def _note(self, state: str) -> None:
+        """One line when it turns."""
+        if (state == "ok") != (self.state == "ok"):
+            if state == "ok":
+                log.info("server_takes_results_again", waiting=self.waiting, dropped=self.dropped)
+            else:
+                log.error("server_takes_no_results", reason=state)
+        self.state = state
+
+    async def bound(self) -> None:
+        """Drop what is too much: the oldest checks, then whatever is oldest. Raises DatabaseUnavailable."""
+        if self.waiting <= self._keep:
+            return
+        async with self._database.writing() as connection:
+            for only in (outgoing.c.type == CHECK, outgoing.c.id > 0):
+                count = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
+                self.waiting = count
+                if count <= self._keep:
+                    return
+                oldest = select(outgoing.c.id).where(only).order_by(outgoing.c.id).limit(count - self._keep)
+                gone = (await connection.execute(delete(outgoing).where(outgoing.c.id.in_(oldest)))).rowcount
+                self.dropped += gone
+                self.waiting = count - gone
+                if gone:
+                    log.error("results_dropped", results=gone, kept=self._keep, all=self.dropped)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()

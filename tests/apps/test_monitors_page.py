@@ -1,0 +1,211 @@
+"""The page of `monitors` in a browser: the demo, signing in, a board that changes by itself, the connection's state. A
+page that made the browser complain fails its test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apps.monitoring import PASSWORD, SETTINGS, Tenant, ask, broadcast, register
+from tests.browser.chromium import Chromium, Page
+from tests.conftest import StartNode
+from tests.harness.process import Node, wait_until
+from tests.harness.stream import Stream
+
+_BEFORE = """
+window.complaints = [];
+addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
+addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
+addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("monitors-chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def board(chromium: Chromium) -> Iterator[Any]:
+    """`board(node)` opens the page."""
+    opened: list[Page] = []
+
+    def open_board(node: Node) -> Page:
+        page = chromium.page("about:blank")
+        opened.append(page)
+        page.call("Page.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
+        page.open(f"{node.url}/apps/monitors/")
+        page.wait("!document.getElementById('door').hidden || !document.getElementById('board').hidden")
+        return page
+
+    yield open_board
+    complaints = [page.run("window.complaints") for page in opened]
+    for page in opened:
+        page.close()
+    assert complaints == [[] for _ in opened]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    node = Node(tmp_path_factory.mktemp("monitors"), **SETTINGS).start()
+    yield node
+    node.kill()
+
+
+def text(page: Page, name: str) -> Any:
+    return page.run(f"document.getElementById({json.dumps(name)}).textContent")
+
+
+def wait_text(page: Page, name: str, wanted: str) -> None:
+    page.wait(f"document.getElementById({json.dumps(name)}).textContent === {json.dumps(wanted)}")
+
+
+def fill(page: Page, form: str, **fields: str) -> None:
+    for name, value in fields.items():
+        page.run(f"document.getElementById('{form}').elements['{name}'].value = {json.dumps(value)}")
+    page.run(f"document.getElementById('{form}').requestSubmit()")
+
+
+def sign_in(page: Page, tenant: Tenant) -> None:
+    fill(page, "sign-in", email=tenant.email, password=PASSWORD)
+    wait_text(page, "state-text", "Live")
+
+
+def test_the_demo_is_there_and_moves(node: StartNode, board: Any) -> None:
+    """Simulated, marked as such, in the events too; in development mode alone."""
+    started = node(**SETTINGS | {"simulate": True, "monitors_simulated_seconds": 0.05})
+    page = board(started)
+    page.run("document.getElementById('enter-demo').click()")
+    wait_text(page, "state-text", "Live")
+    wait_text(page, "all", "8")
+    page.wait("document.querySelectorAll('.spark .line').length >= 8")
+    page.wait("[...document.querySelectorAll('.status')].every((one) => one.textContent.endsWith('simulated'))")
+    page.run("window.before = document.getElementById('monitors').textContent")
+    page.wait("document.getElementById('monitors').textContent !== window.before")
+    page.wait("document.querySelectorAll('#incidents li').length >= 1")
+    demo = ask(started, "GET", "/api/v1/auth/options").json["demo"]
+    token = ask(started, "POST", "/api/v1/auth/login", demo).json["token"]
+    with Stream(started.port, f"/api/v1/stream/events?token={token}") as stream:
+        [check] = [json.loads(block.data or "") for block in stream.events(2)][1:]
+    assert check["data"]["simulated"] is True
+    assert b"ringcast_monitors_simulated_total" in started.get("/metrics")[2]
+    page.run("document.getElementById('leave').click()")
+    page.wait("!document.getElementById('door').hidden")
+
+
+def test_there_is_no_demo_where_there_is_a_key(node: StartNode) -> None:
+    """Everybody knows how to log in there."""
+    started = node(**SETTINGS | {"simulate": True, "jwt_secret": "a secret of at least thirty-two bytes"})
+    options = ask(started, "GET", "/api/v1/auth/options").json
+    assert options["demo"] is None
+    answer = ask(started, "POST", "/api/v1/auth/login", {"email": "demo@example.com", "password": "look-around"})
+    assert answer.status == 401
+
+
+def test_one_registers_adds_a_monitor_and_sees_what_is_found(server: Node, board: Any) -> None:
+    page = board(server)
+    page.run("document.getElementById('other-way').click()")
+    fill(page, "sign-in", email="page@example.com", password=PASSWORD, tenant_name="Page & Sons <b>")
+    wait_text(page, "state-text", "Live")
+    wait_text(page, "tenant", "Page & Sons <b>")
+    fill(page, "add", name="<b>Shop</b>", url="https://shop.example:22/", interval_seconds="30")
+    page.wait("document.getElementById('add-problem').textContent.startsWith('url: port 22')")
+    fill(page, "add", name="<b>Shop</b>", url="https://shop.example/", interval_seconds="30")
+    page.wait("document.querySelector('.monitor h3')?.textContent === '<b>Shop</b>'")
+    page.wait("!document.getElementById('no-worker').hidden")  # nobody checks it, and the page says so
+    assert page.run("document.querySelector('.monitor').dataset.status") == "unknown"
+
+
+def test_the_board_follows_the_stream(server: Node, board: Any) -> None:
+    """M1, M6: checks as they come, the connection's state, and what came while it was away."""
+    tenant = register(server, "Shops")
+    monitor = tenant.monitor("http://shop.example/", name="Shop")
+    page = board(server)
+    sign_in(page, tenant)
+    wait_text(page, "all", "1")
+
+    def check(second: int, **facts: object) -> None:
+        data = {"monitor_id": monitor["id"], "monitor_name": "Shop", "checked_at": f"2026-01-01T00:00:{second:02}.000Z"}
+        assert broadcast(server, tenant.number, data | facts).status == 200
+
+    check(1, success=True, status_code=200, response_time_ms=123)
+    wait_text(page, "up", "1")
+    assert page.run("document.querySelector('.time').textContent") == "123 ms"
+    check(2, success=False, error_message="HTTP status 503")
+    wait_text(page, "down", "1")
+    assert page.run("document.querySelector('.monitor .url').textContent") == "HTTP status 503"
+    assert page.run("document.querySelectorAll('.spark .fail').length") == 1
+    foreign = register(server)
+    broadcast(
+        server, foreign.number, {"monitor_id": monitor["id"], "success": True, "checked_at": "2026-01-01T00:01:00Z"}
+    )
+    check(3, success=True, response_time_ms=7)
+    wait_text(page, "up", "1")
+    assert page.run("document.querySelector('.uptime').textContent") == "67 % of 3"
+
+
+def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any, tmp_path: Path) -> None:
+    """M6: it says that it waits, and goes on where it was."""
+    settings = SETTINGS | {"relay": f"sqlite:{tmp_path}/log.db", "retry_min_ms": 50, "retry_max_ms": 100}
+    started = node(**settings)
+    tenant = register(started)
+    monitor = tenant.monitor("http://shop.example/")
+    page = board(started)
+    sign_in(page, tenant)
+    wait_text(page, "all", "1")
+    started.kill()
+    page.wait("document.getElementById('state').dataset.state === 'waiting'")
+    assert text(page, "state-text").startswith("Connection lost, next attempt in")
+    again = node(**settings, port=started.port)
+    data = {"monitor_id": monitor["id"], "success": False, "checked_at": "2026-01-01T00:00:00Z"}
+    assert broadcast(again, tenant.number, data).status == 200
+    page.run("document.getElementById('reconnect').click()")
+    wait_text(page, "state-text", "Live")
+    wait_text(page, "down", "1")
+
+
+def test_a_session_that_is_over_leads_to_the_door(server: Node, board: Any) -> None:
+    tenant = register(server)
+    page = board(server)
+    sign_in(page, tenant)
+    body = {"tenant": str(tenant.number), "seconds": 60}
+    assert ask(server, "POST", "/revocations", body).status == 200
+    page.wait("!document.getElementById('door').hidden")
+    assert "Signed out" in text(page, "sign-in-problem") or "over" in text(page, "sign-in-problem")
+    fill(page, "sign-in", email=tenant.email, password="not the password")
+    wait_text(page, "sign-in-problem", "the e-mail address or the password is wrong")
+
+
+def test_the_page_s_files_allow_no_script_but_their_own(server: Node) -> None:
+    for name, kind in (("", "text/html"), ("monitors.js", "text/javascript"), ("monitors.css", "text/css")):
+        answer = ask(server, "GET", f"/apps/monitors/{name}")
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith(kind)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
+    page = ask(server, "GET", "/apps/monitors/").text
+    assert "style=" not in page and "onclick" not in page and "<script>" not in page
+
+
+def test_the_simulation_is_one_node_s_and_stops_with_it(node: StartNode) -> None:
+    """Two nodes over one database make the demo once, and check its sites once at a time."""
+    settings = SETTINGS | {"simulate": True, "monitors_simulated_seconds": 0.05}
+    first = node(**settings)
+    second = node(**settings | {"database": f"sqlite:{first.folder}/ringcast.db"})
+
+    def made(one: Node) -> float:
+        lines = one.get("/metrics")[2].decode().splitlines()
+        return float(next(line for line in lines if line.startswith("ringcast_monitors_simulated_total")).split()[1])
+
+    wait_until(lambda: made(first) > 2, 20)
+    assert made(second) == 0
+    first.stop()
+    wait_until(lambda: made(second) > 2, 20)
+    assert len(ask(second, "GET", "/api/v1/auth/options").json["demo"]) == 2

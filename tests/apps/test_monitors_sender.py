@@ -1,0 +1,206 @@
+"""The worker's sending (M3) to servers that follow a script: what is tried again, under which key, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.monitors.model import CHECK, CREATED, Said
+from apps.monitors.sender import Sender
+from bridges.database import Database
+from tests.harness.process import free_port
+
+SECRET = "a secret of the worker"
+
+
+class Script:
+    """A server. `answers` are its next answers: a status, `None` to take the request and say nothing, `...` to hang up
+    without a word; then 200 for all."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.requests: list[tuple[str, str, str]] = []  # key, secret, body
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            body = (await reader.readexactly(int(fields["Content-Length"]))).decode()
+            assert head.startswith("POST /internal/broadcast ")
+            self.requests.append((fields["Idempotency-Key"], fields.get("X-Internal-Secret", ""), body))
+            answer = self.answers.pop(0) if self.answers else 200
+            if answer is None:
+                await reader.read()
+            elif answer is not ...:
+                writer.write(f"HTTP/1.1 {answer} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def script(*answers: Any) -> AsyncIterator[Script]:
+    made = Script(*answers)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+
+
+@asynccontextmanager
+async def sending(folder: Path, *ports: int, keep: int = 100, seconds: float = 5.0) -> AsyncIterator[Sender]:
+    """A sender at work."""
+    database = Database(f"sqlite:{folder}/sender.db")
+    await database.start()
+    servers = [f"http://127.0.0.1:{port}" for port in ports]
+    sender = Sender(database, servers, SECRET, seconds=seconds, keep=keep)
+    task = asyncio.create_task(sender.run(lambda: True))
+    yield sender
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    sender.close()
+    await database.stop()
+
+
+async def put(sender: Sender, *names: str, kind: str = CHECK) -> None:
+    async with sender._database.writing() as connection:
+        await sender.put(connection, [Said(7, kind, {"monitor_id": name}) for name in names])
+    sender.wake()
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what it waits for is another's
+            await asyncio.sleep(0.01)
+
+
+def names_of(server: Script) -> list[str]:
+    return [json.loads(body)["data"]["monitor_id"] for _, _, body in server.requests]
+
+
+def run(work: Awaitable[None]) -> None:
+    async def all_of_it() -> None:
+        await work
+
+    asyncio.run(all_of_it())
+
+
+def test_results_go_out_in_order_each_once_with_a_key_and_the_secret(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with script() as server, sending(tmp_path, server.port) as sender:
+            await put(sender, "a", "b")
+            await put(sender, "c")
+            await until(lambda: sender.sent == 3)
+            assert names_of(server) == ["a", "b", "c"]
+            assert len({key for key, _, _ in server.requests}) == 3
+            assert {secret for _, secret, _ in server.requests} == {SECRET}
+            assert json.loads(server.requests[0][2]) == {
+                "type": "monitor_check", "data": {"monitor_id": "a"}, "tenant_id": 7,
+            }  # fmt: skip
+
+    run(work())
+
+
+@pytest.mark.parametrize("answer", [..., None, 500, 503, 504, 429, 401, 404])
+def test_what_may_have_been_taken_is_sent_again_under_the_same_key(tmp_path: Path, answer: Any) -> None:
+    """And nothing that comes after it goes before it."""
+
+    async def work() -> None:
+        async with script(200, answer, answer) as server, sending(tmp_path, server.port, seconds=0.3) as sender:
+            await put(sender, "a", "b", "c")
+            await until(lambda: sender.sent == 3)
+            assert names_of(server) == ["a", "b", "b", "b", "c"]
+            keys = [key for key, _, _ in server.requests]
+            assert keys[1] == keys[2] == keys[3] and len(set(keys)) == 3
+            assert sender.state == "ok"
+
+    run(work())
+
+
+@pytest.mark.parametrize("answer", [400, 409, 413, 422])
+def test_what_is_wrong_for_ever_holds_nothing_up(tmp_path: Path, answer: int) -> None:
+    async def work() -> None:
+        async with script(answer) as server, sending(tmp_path, server.port) as sender:
+            await put(sender, "a", "b")
+            await until(lambda: sender.sent == 1)
+            assert names_of(server) == ["a", "b"]
+            assert sender.refused == 1
+
+    run(work())
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    """The secret goes to nobody but the servers that the operator named."""
+
+    async def work() -> None:
+        async with script(302) as server, sending(tmp_path, server.port) as sender:
+            await put(sender, "a")
+            await until(lambda: sender.sent == 1)
+            assert names_of(server) == ["a", "a"]
+
+    run(work())
+
+
+def test_a_request_has_a_limit_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    """M3: while it hangs, more is put into the queue."""
+
+    async def work() -> None:
+        async with script(None) as server, sending(tmp_path, server.port, seconds=0.5) as sender:
+            await put(sender, "a")
+            await until(lambda: server.requests)
+            began = time.monotonic()
+            await put(sender, "b")
+            assert time.monotonic() - began < 0.4
+            await until(lambda: sender.sent == 2)
+            assert names_of(server) == ["a", "a", "b"]
+
+    run(work())
+
+
+def test_another_server_is_asked_when_one_is_away(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with script() as server, sending(tmp_path, free_port(), server.port) as sender:
+            await put(sender, "a", "b")
+            await until(lambda: sender.sent == 2)
+            assert names_of(server) == ["a", "b"]
+
+    run(work())
+
+
+def test_too_much_goes_the_oldest_checks_first_and_incidents_last(tmp_path: Path) -> None:
+    """M3: bounded, in order, and counted."""
+
+    async def work() -> None:
+        async with sending(tmp_path, free_port(), keep=4) as sender:
+            await put(sender, "i1", kind=CREATED)
+            await put(sender, *(f"c{number}" for number in range(8)))
+            await sender.bound()
+            assert (sender.dropped, sender.waiting) == (5, 4)
+            await put(sender, *(f"i{number}" for number in range(2, 7)), kind=CREATED)
+            await sender.bound()
+            assert (sender.dropped, sender.waiting) == (10, 4)
+            assert "did not answer" in sender.state or "does not answer" in sender.state
+        async with script() as server, sending(tmp_path, server.port, keep=4) as sender:
+            await until(lambda: sender.sent == 4)
+            assert names_of(server) == ["i3", "i4", "i5", "i6"]
+
+    run(work())
+
+
+def test_what_a_worker_before_has_left_is_sent(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with sending(tmp_path, free_port()) as sender:
+            await put(sender, "a", "b")
+        async with script() as server, sending(tmp_path, server.port) as sender:
+            await until(lambda: sender.sent == 2)
+            assert names_of(server) == ["a", "b"]
+
+    run(work())

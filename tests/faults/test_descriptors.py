@@ -1,0 +1,94 @@
+"""A node over Redis runs out of file descriptors: what it has it keeps, Redis included, and newcomers wait."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.test_redis_faults import Site
+from tests.faults.witnesses import Scene
+from tests.harness.process import Node
+from tests.harness.redis import RedisServer
+from tests.threats.crowd import Crowd
+from tests.threats.process_facts import cpu_share
+from tests.threats.test_file_limits import exhaust
+from tests.threats.wire import request
+
+EVENTS = "/channels/main/events"
+OPEN = request("GET", EVENTS + "?topic=quiet", Accept="text/event-stream")
+SPARE = 30
+NEWCOMERS = 500
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    redis = RedisServer(tmp_path).start()
+    one = Site(tmp_path, redis, heartbeat_seconds=1)
+    try:
+        yield one.start()
+    finally:
+        one.stop()
+        redis.stop()
+
+
+def relay_of(node: Node) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(node.get("/stats")[2])["relay"]
+    return facts
+
+
+def welcome(crowd: Crowd) -> int:
+    return sum(b"event: hello" in member.received for member in crowd.members)
+
+
+def set_free(node: Node) -> None:
+    """The node may open as many files as it wants."""
+    _, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def test_a_node_without_descriptors_keeps_its_streams_and_redis_and_takes_newcomers_when_it_can(site: Site) -> None:
+    """FLT-16: CPU below 10 % and a line a second in the log, while hundreds are at the door; once there are descriptors
+    again all of them are in within two seconds. The other node notices nothing.
+    """
+    full, other = site.nodes
+    with Scene(*site.ports, every=0.05) as scene:
+        scene.wait_for(5)
+        connections = relay_of(full)["tail_connections"]
+        exhaust(full, SPARE)
+        with Crowd(full.port, NEWCOMERS, OPEN) as crowd:
+            crowd.wait(lambda: welcome(crowd) >= SPARE - 5, 5, "as many as there is room for")
+            lines, began = full.log().count("\n"), time.monotonic()
+            assert cpu_share(full.pid, 3) < 0.1
+            assert full.log().count("\n") - lines <= time.monotonic() - began + 1
+            scene.wait_for(10)
+            assert other.get("/ready")[0] == 200
+            set_free(full)
+            crowd.wait(lambda: welcome(crowd) == NEWCOMERS, 4, "all newcomers in")
+        assert relay_of(full)["ok"] is True
+        assert relay_of(full)["tail_connections"] == connections
+        scene.wait_for(10)
+    assert scene.history.problems() == []
+    assert [one.connections for one in scene.subscribers] == [1] * len(scene.subscribers)
+
+
+def test_a_node_that_loses_redis_while_it_has_no_descriptor_is_back_when_it_has(site: Site) -> None:
+    """FLT-16: newcomers take each descriptor that comes free, also the one that Redis would need. Streams stay, and
+    nothing is lost.
+    """
+    full, _ = site.nodes
+    with Scene(*site.ports, every=0.01) as scene:
+        scene.wait_for(30)
+        exhaust(full, 0)
+        with Crowd(full.port, NEWCOMERS, OPEN):
+            site.proxies[0].reset()
+            scene.wait_for(30)
+            set_free(full)
+            site.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
