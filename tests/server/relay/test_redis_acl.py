@@ -6,6 +6,7 @@ master says which commands were called and which refused.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -20,8 +21,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.retry import Retry
 
+from handlers.cache_redis import RedisStore
 from ringcast import RedisPublisher
+from server.relay.redis_client import Target, connect
 from tests.faults.witnesses import Attempt
+from tests.handlers.cache_redis_bench import change, named, write
 from tests.harness.process import ROOT, TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.threats.conftest import finish
@@ -116,7 +120,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         replica.start()
         wait_until(lambda: master.client("operator").wait(1, 100) == 1, 20, "the replica in sync")
         nodes.extend(node_over(master, folder, redis_replicas=1, channels=channels).start() for _ in range(2))
-        for deed in (publish_and_replay, publish_with_own_ids, use_shards, lose_the_scripts, revoke, publish_directly):
+        for deed in DEEDS:
             deed(Site(master, nodes))
         for node in nodes:
             finish(node)
@@ -200,6 +204,32 @@ def publish_directly(site: Site) -> None:
         publisher.publish("t", "direct")
         assert live.next_event(5).data == "direct"
     publisher.close()
+
+
+def keep_an_answer(site: Site) -> None:
+    """What the cache of responses does in the nodes' Redis."""
+    target = Target(f"redis://127.0.0.1:{site.master.port}/1", "ringcast", password_of("ringcast"))
+
+    async def main() -> None:
+        store = RedisStore(connect(target), "ringcast", max_bytes=1 << 20, max_entries=10)
+        try:
+            await write(store, named("an answer", "a tag"))
+            await store.drop(change("a tag"))
+        finally:
+            await store.stop()
+
+    asyncio.run(main())
+
+
+DEEDS = (
+    publish_and_replay,
+    publish_with_own_ids,
+    use_shards,
+    lose_the_scripts,
+    revoke,
+    publish_directly,
+    keep_an_answer,
+)
 
 
 # --- what they may
