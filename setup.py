@@ -28,7 +28,11 @@ setup(
         "config": ["*.yaml", "*.example", "nginx/*.conf", "nginx/ringcast/*.conf", "redis/*", "prometheus/*"],
         "server.relay": ["lua/*.lua"],
         "bridges.migrations": ["*.mako", "versions/*.py"],
+        "apps.facilities": ["page/*", "data/*"],
+        "apps.prices": ["page/*", "data/*"],
         "apps.monitors": ["page/*", "data/*"],
+        "apps.jobs": ["page/*", "data/*"],
+        "apps.companies": ["page/*", "data/*"],
     },
     install_requires=[
         "ada-url",

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 
 from config.fields import COMMA_SEPARATED, Group, setting
 
-APPLICATIONS = ("monitors", "jobs")
+APPLICATIONS = ("facilities", "prices", "monitors", "jobs", "companies")
 NONE = "none"
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.app_companies import Companies
+from config.app_facilities import Facilities
 from config.app_jobs import Jobs
 from config.app_monitors import Monitors
+from config.app_prices import Prices
 from config.applications import Applications
 from config.bridges import Bridges
 from config.caching import Caching
@@ -41,16 +44,22 @@ GROUPS: tuple[type[Group], ...] = (
     Operation,
     Applications,
     Caching,
+    Facilities,
+    Prices,
     Monitors,
     Jobs,
+    Companies,
     Bridges,
 )
 
 
 class Settings(
     Bridges,
+    Companies,
     Jobs,
     Monitors,
+    Prices,
+    Facilities,
     Caching,
     Applications,
     Operation,

@@ -1,0 +1,1 @@
+"""Application `prices`: live market prices beside their history."""

@@ -1,0 +1,8 @@
+"""Facilities: nothing yet."""
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Nothing."""
