@@ -28,6 +28,8 @@ PREFLIGHT = [
     ("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"),
     ("Access-Control-Max-Age", "600"),
 ]
+# What a script may read of an answer that is no stream.
+EXPOSED_ANSWERS = "Age, Location, Retry-After, X-Cache"
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]*)?")
 _LOCAL_ONLY = "without a key the server answers to loopback addresses, localhost and *.localhost alone"
 
@@ -81,6 +83,6 @@ class Origins:
             headers += [
                 ("Access-Control-Allow-Origin", origin),
                 ("Access-Control-Allow-Credentials", "true"),
-                ("Access-Control-Expose-Headers", EXPOSED),
+                ("Access-Control-Expose-Headers", f"{EXPOSED}, {EXPOSED_ANSWERS}"),
             ]
         return headers

@@ -27,7 +27,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from server.channel import Channel
 from server.endings import SLOW, UNAVAILABLE, Ending
@@ -409,19 +409,23 @@ class Broadcaster:
         gap = gap_frame("lag", format_id(epoch, position), format_id(epoch, last_dropped))
         return self.write(reader, feed.encoding.wrap(gap), last_dropped)
 
-    def heartbeat(self, reader: Reader, data: bytes) -> None:
-        """Write a heartbeat to a reader, unless it takes none now."""
-        if reader.index < 0:
-            return
-        try:
-            sent = os.write(reader.fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close(reader)
-            return
-        if sent != len(data):
-            self._stall(reader, data, sent, self._reader_position(reader))
+    def heartbeat(self, readers: Sequence[Reader], data: bytes) -> int:
+        """Write a heartbeat to those readers that take one now; how many were written to."""
+        write, size, count = os.write, len(data), 0
+        for reader in readers:
+            if reader.index < 0:  # it has stalled, is behind, or was closed since it was chosen
+                continue
+            count += 1
+            try:
+                sent = write(reader.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close(reader)
+                continue
+            if sent != size:
+                self._stall(reader, data, sent, self._reader_position(reader))
+        return count
 
     def _reader_position(self, reader: Reader) -> int:
         return reader.feed.ring.before(reader.cursor)

@@ -29,8 +29,11 @@ from server.ids import format_id
 from server.logs import get_logger
 from server.reader import Reader
 
-MAX_TICK_SECONDS = 0.25
+MAX_TICK_SECONDS = 0.5
 TURN_WITHOUT_HEARTBEAT_SECONDS = 30.0
+# uvloop counts in whole milliseconds and may call that much too early: then the tick would not be due, and every tick
+# would wake the process twice.
+TIMER_SECONDS = 0.002
 RECENT_SHARE = 0.1  # a reader that got an event within this share of the interval needs no heartbeat yet
 
 log = get_logger("lifetimes")
@@ -144,7 +147,8 @@ class Lifetimes:
         except Exception:  # a defect of ours may cost a reader its heartbeat, but never all of them theirs
             log.exception("tick_failed")
         due = self._started + (self._tick + 1) * self.tick_seconds
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._turn)
+        wait = max(0.0, due - time.monotonic()) + TIMER_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(wait, self._turn)
 
     def _catch_up(self, now: float) -> None:
         due = self._started + (self._tick + 1) * self.tick_seconds
@@ -163,7 +167,7 @@ class Lifetimes:
         # Readers could not be served while the loop stood still: that time is not theirs.
         for reader in self._broadcaster.stalled_since(now - self._write_stall_seconds - late):
             self._broadcaster.close(reader, SLOW)
-        self._on_tick(now, late)
+        self._on_tick(now, late - TIMER_SECONDS)
 
     def _end_due(self, now: float) -> None:
         due = self._soon.pop(self._tick, ())
@@ -191,24 +195,35 @@ class Lifetimes:
     def _visit(self, wheel: Wheel, now: float) -> None:
         horizon = now + wheel.seconds + self.tick_seconds
         beats: dict[tuple[Channel, Encoding, bool], bytes] = {}
+        due: list[Reader] = []
+        beat = b""
         last: Feed | None = None
         for reader in wheel.turn():
-            if reader.fd < 0:
-                continue
             feed = reader.feed
             if feed is not last:  # readers of one feed often come one after the other
-                last, head, policy = feed, feed.ring.head, feed.channel.policy
-                idle_seconds, recent_seconds = policy.idle_seconds, policy.heartbeat_seconds * RECENT_SHARE
-                beat = self._beat_of(feed, beats) if policy.heartbeat_seconds else b""
-            since = max(feed.last_event, reader.opened)
-            if idle_seconds and now - since >= idle_seconds and self._end_if_idle(reader, now):
-                continue
-            if 0.0 < reader.deadline < horizon or (idle_seconds and since + idle_seconds < horizon):
+                if due:
+                    self._send(due, beat)
+                    due = []
+                last, head, policy, last_event = feed, feed.ring.head, feed.channel.policy, feed.last_event
+                quiet = now - last_event >= policy.heartbeat_seconds * RECENT_SHARE
+                beat = self._beat_of(feed, beats) if policy.heartbeat_seconds and quiet else b""
+                idle_seconds = policy.idle_seconds
+                # What opened after this is not idle for a turn of the wheel, whatever else it is.
+                opened_idle = horizon - idle_seconds if idle_seconds and last_event + idle_seconds < horizon else 0.0
+            if opened_idle and reader.opened < opened_idle:
+                if self._end_if_idle(reader, now):
+                    continue
+                self._plan(reader, wheel)
+            elif 0.0 < reader.deadline < horizon:
                 self._plan(reader, wheel)
             # Who is not at the head has bytes on their way, or takes none; a cursor must not run ahead of them.
-            if beat and now - since >= recent_seconds and reader.cursor == head and reader.index >= 0:
-                self.heartbeats += 1
-                self._broadcaster.heartbeat(reader, beat)
+            if beat and reader.cursor == head:
+                due.append(reader)
+        if due:
+            self._send(due, beat)
+
+    def _send(self, due: list[Reader], beat: bytes) -> None:
+        self.heartbeats += self._broadcaster.heartbeat(due, beat)
 
     def _beat_of(self, feed: Feed, beats: dict[tuple[Channel, Encoding, bool], bytes]) -> bytes:
         """The heartbeat of a feed's readers, made once per visit for all feeds that have the same."""

@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     latency,
     opening_cost,
     publish_rate,
+    region_streams,
     relay_cost,
     replay,
     scaling,
@@ -25,7 +26,7 @@ from benchmarks.scenarios import (
 )
 
 # What `--quick` leaves out unless it is asked for by name: these compare runs that differ little, which takes time.
-SLOW: tuple[ModuleType, ...] = (cluster, relay_cost, distinct_filters, stalled_readers)
+SLOW: tuple[ModuleType, ...] = (cluster, relay_cost, distinct_filters, region_streams, stalled_readers)
 
 ALL: tuple[ModuleType, ...] = (
     delivery_cost,
@@ -38,6 +39,7 @@ ALL: tuple[ModuleType, ...] = (
     publish_rate,
     relay_cost,
     distinct_filters,
+    region_streams,
     stalled_readers,
     replay,
     cluster,

@@ -90,8 +90,7 @@ class RedisRelay:
         self.board = Board(self._client, prefix)
         self._prefix = prefix
         self._shards_of = shards_of
-        self._durable = durable
-        self._run = ""
+        self._proves = int(not durable)  # what the scripts want to know
         self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
         self._cluster = isinstance(self._client, RedisCluster)
         self._name = secrets.token_hex(8)
@@ -182,7 +181,6 @@ class RedisRelay:
     async def _learn_proven(self, log: RedisLog) -> None:
         """How the log stands. If Redis was started anew, what it had lost then only a node can tell that lived through
         it: it has a moment to. If there is none, a new epoch begins: nobody can say that nothing is missing."""
-        self._run = await self._ask_run()
         end = time.monotonic() + PROOF_SECONDS
         while unproven := await self._learn(log, ""):
             if time.monotonic() > end:
@@ -191,18 +189,13 @@ class RedisRelay:
                 return
             await asyncio.sleep(PROOF_SECONDS / 10)
 
-    async def _ask_run(self) -> str:
-        """Which run of Redis this is; "" where it does not matter, or cannot be told."""
-        if self._durable or self._cluster:
-            return ""
-        return str((await ask(self._client.info("server"))).get("run_id", ""))
-
     async def _learn(self, log: RedisLog, suspected: str) -> str:
         """How the log stands, in a new epoch if it has none or is still in the `suspected` one; or the epoch that
         nobody has proved to be whole yet, and then nothing is known."""
         kept, count = log.retention, len(log.shards)
+        ours = (new_epoch(), suspected, log.given)
         bounds = (ceil(kept.events / count), ceil(kept.bytes / count), kept.seconds)
-        facts = await ask_script(self._client, "open", log.keys, new_epoch(), suspected, log.given, *bounds, self._run)
+        facts = await ask_script(self._client, "open", log.keys, *ours, *bounds, self._proves)
         if facts[0] == b"split":
             log.refused = f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
             raise RelayUnavailable(log.refused)
@@ -374,7 +367,6 @@ class RedisRelay:
 
     async def examine(self, tail: Tail) -> None:
         """Look at a tail's logs before they are read on: another may be behind the new connection."""
-        self._run = await self._ask_run()
         await self._look_at(self._logs_of(tail))
         await tail.prove(self._client)
 
@@ -412,7 +404,8 @@ class RedisRelay:
         epoch = log.epoch
         look = log.newest_shard + 1 if log.unproven else 0
         most = max(1, DROPPED_A_TICK // len(log.shards))
-        answer = await ask_script(self._client, "tick", log.keys, epoch, log.newest, log.given, look, most, self._run)
+        ours = (epoch, log.newest, log.given, look, most, self._proves)
+        answer = await ask_script(self._client, "tick", log.keys, *ours)
         if answer[0] == b"turned":
             await self._turn(log, epoch)
             return log.delivered
@@ -440,7 +433,6 @@ class RedisRelay:
 
     async def _turn_once(self, log: RedisLog) -> None:
         before = log.epoch
-        self._run = await self._ask_run()
         await self._learn(log, before)
         self.turns += 1
         logger.error("log_turned", channel=log.name, before=before, epoch=log.epoch)

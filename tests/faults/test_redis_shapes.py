@@ -74,7 +74,8 @@ def cluster(tmp_path: Path) -> Iterator[list[RedisServer]]:
     """Three masters that share the slots."""
     servers: list[RedisServer] = []
     try:
-        options = ({"cluster_enabled": "yes", "cluster_port": str(free_port())} for _ in range(3))
+        kept = {"appendonly": "yes", "appendfsync": "always"}
+        options = (kept | {"cluster_enabled": "yes", "cluster_port": str(free_port())} for _ in range(3))
         servers.extend(RedisServer(tmp_path, **one).start() for one in options)
         thirds = [0, 5_461, 10_923, LAST_SLOT + 1]
         for one, first, end in zip(servers, thirds, thirds[1:], strict=False):
@@ -109,3 +110,31 @@ def test_channels_of_a_cluster_are_followed_wherever_they_are(cluster: list[Redi
     finally:
         for node in nodes:
             finish(node)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_cluster_that_went_down_with_all_nodes_has_to_be_known_as_one_that_loses_nothing(
+    cluster: list[RedisServer], tmp_path: Path, durable: bool
+) -> None:
+    """Nobody is left who could tell what it had: without a word of the operator that is a new epoch."""
+    settings = {"relay": f"redis+cluster://127.0.0.1:{cluster[0].port}", "redis_durable": durable}
+    before = Node(tmp_path, **settings).start()
+    try:
+        body = json.dumps({"topic": "t", "data": "before"})
+        status, _, answer = before.request("POST", EVENTS, body, Content_Type="application/json")
+        assert status == 200
+        before.kill()
+        for one in cluster:
+            one.kill()
+        for one in cluster:
+            one.start()
+        wait_until(lambda: all(map(has_met_all, cluster)), 30, "a cluster")
+        after = Node(tmp_path, **settings).start()
+        with Attempt(after.port, EVENTS, Last_Event_ID=json.loads(answer)["ids"][0]) as stream:
+            hello = json.loads(stream.next_event(5).data)
+            assert hello["complete"] is durable
+            if not durable:
+                assert json.loads(stream.next_event(5).data)["reason"] == "epoch"
+        finish(after)
+    finally:
+        finish(before)

@@ -80,7 +80,7 @@ class Crowd(Stage):
         for member in self.members:
             reader = member.reader
             if reader.index >= 0 and reader.cursor == member.feed.ring.head:
-                self.broadcaster.heartbeat(reader, member.feed.encoding.wrap(COMMENT_HEARTBEAT))
+                self.broadcaster.heartbeat([reader], member.feed.encoding.wrap(COMMENT_HEARTBEAT))
 
     async def turn(self) -> None:
         await turns(self.chance.randint(1, 4))

@@ -316,9 +316,9 @@ def test_a_heartbeat_goes_only_to_readers_that_take_bytes() -> None:
     async def main() -> None:
         with stage() as on:
             reader, peer = on.add(enter(on))
-            on.broadcaster.heartbeat(reader, COMMENT_HEARTBEAT)
+            on.broadcaster.heartbeat([reader], COMMENT_HEARTBEAT)
             slow, slow_peer, _ = await stalled(on, enter(on))
-            on.broadcaster.heartbeat(slow, COMMENT_HEARTBEAT)
+            on.broadcaster.heartbeat([slow], COMMENT_HEARTBEAT)
             assert peer.read_all().startswith(COMMENT_HEARTBEAT)
             assert COMMENT_HEARTBEAT not in slow_peer.read_all()
 

@@ -8,6 +8,11 @@ local function turned(epoch, newest, given, known_epoch, last, high)
   return known_epoch ~= epoch or last < tonumber(newest) or (high < tonumber(given) and last ~= tonumber(newest))
 end
 
+-- Which run of Redis this is: another name after each start. Of the one that has these keys, if there are several.
+local function run_here()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+
 -- Up to where entries of a stream were dropped: by us, as the facts say, or by anybody (XTRIM, DEL, an eviction, a trim of
 -- ours whose facts could not be written): the first entry names the one before it.
 local function dropped(stream, floor, last)

@@ -1,8 +1,8 @@
 -- Open a channel's log, or begin a new epoch of it.
 -- KEYS: facts, own ids, then facts and stream of each shard (of the only one, the facts are the channel's).
 -- ARGV: an epoch for a log that has none; the epoch that is found to have been turned back, or ""; the highest position
--- that the node has given out; most events, bytes and seconds (0: no bound) of a shard; which run of Redis this is, or
--- "" if it does not matter.
+-- that the node has given out; most events, bytes and seconds (0: no bound) of a shard; 1 if it matters which
+-- run of Redis this is, else 0.
 -- Gives {'opened', epoch, where to begin, last and floor of each shard ...}, {'split', number}: into so many shards, not ours, or
 -- {'unproven', epoch}: Redis was started anew, and no node that lived through that has found the log whole.
 -- Positions go on above everything that any cursor can hold.
@@ -13,8 +13,8 @@ local shards = (#KEYS - 2) / 2
 if epoch and tonumber(known[3] or 1) ~= shards then
   return {'split', known[3] or '1'}
 end
-local run = ARGV[7] or ''
-if run ~= '' and ARGV[2] == '' and epoch and known[4] and known[4] ~= run then
+local run = ARGV[7] == '1' and run_here()
+if run and ARGV[2] == '' and epoch and known[4] and known[4] ~= run then
   return {'unproven', epoch}
 end
 redis.call('HSET', facts, 'most_events', ARGV[4], 'most_bytes', ARGV[5], 'most_seconds', ARGV[6], 'shards', shards)
@@ -32,7 +32,7 @@ if not epoch or epoch == ARGV[2] then
   high = math.max(high, now[1] * 1000000 + now[2])
   redis.call('HSET', facts, 'epoch', epoch, 'high', string.format('%.0f', high), 'began', string.format('%.0f', high))
 end
-if run ~= '' then
+if run then
   redis.call('HSET', facts, 'run', run)
 end
 -- Who comes out of another epoch begins where this one did: what has been appended since is new to it.

@@ -1,8 +1,8 @@
 -- Once a second from every node: move the present on, drop what is over age, and say how the log stands.
 -- KEYS: facts, own ids, then facts and stream of each shard. ARGV: epoch, the newest entry the node knows of, the highest
 -- cursor it has given out, which of the shards to look into for that entry (after a connection broke, another log may be
--- behind the new one; 0: none), most to drop from a shard, which run of Redis this is or "": that is noted if the look
--- finds the log whole.
+-- behind the new one; 0: none), most to drop from a shard, 1 if it matters which run of Redis this is (that is noted if
+-- the look finds the log whole), else 0.
 -- Gives {'standing', high, then last, floor, events and bytes of each shard} or {'turned', epoch}. Everything appended
 -- later is above `high`.
 local facts, own = KEYS[1], KEYS[2]
@@ -18,8 +18,8 @@ if look > 0 then
   if tonumber(ARGV[2]) > gone and #redis.call('XRANGE', KEYS[2 + look * 2], ARGV[2], ARGV[2]) == 0 then
     return {'turned', known[1]}
   end
-  if ARGV[6] ~= '' then
-    redis.call('HSET', facts, 'run', ARGV[6])
+  if ARGV[6] == '1' then
+    redis.call('HSET', facts, 'run', run_here())
   end
 end
 local now = redis.call('TIME')
