@@ -123,6 +123,7 @@ class Ringcast(Server):
             "host": "127.0.0.1",
             "port": self.port,
             "host_source": False,
+            "apps": "none",
             "log_format": "json",
             "log_level": "warning",
             "heartbeat_seconds": self.heartbeat_seconds,

@@ -107,7 +107,16 @@ def throughput(result: dict[str, Any]) -> str:
     )
 
 
-SERIES = ("scaling", "relay_cost", "distinct_filters", "stalled_readers")
+SERIES = (
+    "scaling",
+    "relay_cost",
+    "distinct_filters",
+    "region_streams",
+    "stalled_readers",
+    "facility_streams",
+    "facility_cache",
+    "company_streams",
+)
 
 
 def series(result: dict[str, Any]) -> str:

@@ -22,13 +22,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+FOLDER = Path(__file__).parent
+# What the crowd is of, and where its users are.
+CROWDS = {"channel": "locustfile.py", "facilities": "facilities.py", "companies": "companies.py"}
 
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The profile's own options, and those for Locust."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", help="test this server, as http://host:port (default: start one)")
+    parser.add_argument(
+        "--of", choices=CROWDS, default="channel", help="readers of a channel, or of an application (channel)"
+    )
     parser.add_argument("--users", type=int, default=500, help="readers and publishers together (500)")
     parser.add_argument("--spawn-rate", type=int, default=100, help="users started a second (100)")
     parser.add_argument(
@@ -41,7 +46,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 @contextlib.contextmanager
-def server(max_age_seconds: float) -> Iterator[str]:
+def server(of: str, max_age_seconds: float) -> Iterator[str]:
     """A server on a free port, and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,6 +54,8 @@ def server(max_age_seconds: float) -> Iterator[str]:
     settings = {
         "PORT": port,
         "HOST_SOURCE": "false",
+        "APPS": "none" if of == "channel" else of,
+        "SIMULATE": "false",
         "MAX_AGE_SECONDS": max_age_seconds,
         "MAX_AGE_JITTER": 0.5,
         "DRAIN_SECONDS": 0,
@@ -87,7 +94,7 @@ def load(host: str, options: argparse.Namespace, further: list[str]) -> int:
         "-m",
         "locust",
         "-f",
-        str(LOCUSTFILE),
+        str(FOLDER / CROWDS[options.of]),
         "--headless",
         "--host",
         host,
@@ -113,7 +120,7 @@ def main() -> int:
     options, further = arguments()
     if options.host:
         return load(options.host.rstrip("/"), options, further)
-    with server(options.max_age_seconds) as host:
+    with server(options.of, options.max_age_seconds) as host:
         return load(host, options, further)
 
 

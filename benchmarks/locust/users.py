@@ -39,19 +39,23 @@ def headers(environment: Environment) -> dict[str, str]:
 
 
 class Reader(User):
-    """An EventSource. It is the `Listener` of its own stream."""
+    """An EventSource. It is the `Listener` of its own stream. `hello`: the event that opens a stream."""
 
     wait_time = constant_pacing(1)
+    hello = "hello"
 
     def on_start(self) -> None:
         options = self.environment.parsed_options
-        topic = f"load/{next(turn) % options.topics}"
-        url = f"{self.environment.host or self.host}/channels/{options.channel}/events?topic={topic}"
+        url = f"{self.environment.host or self.host}{self.path(next(turn) % options.topics)}"
         self.ledger = Ledger()
         self.since = time.time()
         self.opened = 0.0
         self.source = EventSource(url, self, headers(self.environment), silence_seconds=options.silence_seconds)
         self.greenlet_of_stream = gevent.spawn(self.source.run)
+
+    def path(self, topic: int) -> str:
+        """What to ask for. `topic` is one of so many as the options say."""
+        return f"/channels/{self.environment.parsed_options.channel}/events?topic=load/{topic}"
 
     @task
     def listen(self) -> None:
@@ -84,7 +88,7 @@ class Reader(User):
 
     def message(self, message: Message, received: float) -> None:
         """Sort an event into the statistics."""
-        if message.type == "hello":
+        if message.type == self.hello:
             self._report("reconnect" if self.opened else "open", received - self.since)
             self.opened = received
         elif message.type == "gap":
@@ -123,6 +127,14 @@ class Publisher(FastHttpUser):
         self.numbers = [0] * options.topics
         self.topics = itertools.cycle(range(options.topics))
 
+    def channel(self) -> str:
+        """Where to publish."""
+        return str(self.environment.parsed_options.channel)
+
+    def event(self, topic: int) -> dict[str, object]:
+        """An event but for its data."""
+        return {"topic": f"load/{topic}"}
+
     def wait_time(self) -> float:
         return float(1 / self.environment.parsed_options.publish_rate)
 
@@ -140,8 +152,8 @@ class Publisher(FastHttpUser):
         options = self.environment.parsed_options
         series = f"{self.name}/{topic}"
         mark = Mark(series, self.numbers[topic], time.time(), last)
-        body = {"topic": f"load/{topic}", "data": mark.write(options.data_bytes)}
-        path = f"/channels/{options.channel}/events"
+        body = self.event(topic) | {"data": mark.write(options.data_bytes)}
+        path = f"/channels/{self.channel()}/events"
         head = headers(self.environment) | {"Idempotency-Key": f"{series}/{mark.number}"}
         for _ in range(TRIES):
             with self.client.post(path, json=body, headers=head, name="publish", catch_response=True) as answer:

@@ -10,8 +10,11 @@ from types import ModuleType
 
 from benchmarks.scenarios import (
     cluster,
+    company_streams,
     delivery_cost,
     distinct_filters,
+    facility_cache,
+    facility_streams,
     idle_cpu,
     idle_memory,
     latency,
@@ -26,7 +29,16 @@ from benchmarks.scenarios import (
 )
 
 # What `--quick` leaves out unless it is asked for by name: these compare runs that differ little, which takes time.
-SLOW: tuple[ModuleType, ...] = (cluster, relay_cost, distinct_filters, region_streams, stalled_readers)
+SLOW: tuple[ModuleType, ...] = (
+    cluster,
+    relay_cost,
+    distinct_filters,
+    region_streams,
+    stalled_readers,
+    facility_streams,
+    facility_cache,
+    company_streams,
+)
 
 ALL: tuple[ModuleType, ...] = (
     delivery_cost,
@@ -43,4 +55,7 @@ ALL: tuple[ModuleType, ...] = (
     stalled_readers,
     replay,
     cluster,
+    facility_streams,
+    facility_cache,
+    company_streams,
 )

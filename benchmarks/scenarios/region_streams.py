@@ -1,8 +1,8 @@
-"""Five thousand readers with five thousand different regions: what an event costs to bring to those whose region it is in.
+"""Five thousand readers with five thousand different regions: what an event costs by where it happens.
 
 Group g lies around the point (latitude g, longitude 0.5), where its events happen; each of its readers has a centre of
-its own at that latitude, within 56 km of the point, and a radius of 60 km. The next group is 111 km away. The measure is
-the same number of readers, groups and matches with topics in place of regions.
+its own at that latitude, within 56 km of the point, and a radius of 60 km. The next group is 111 km away. The measure
+is the same number of readers, groups and matches with topics in place of regions.
 """
 
 from __future__ import annotations

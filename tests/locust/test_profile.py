@@ -32,6 +32,14 @@ def test_five_hundred_users_lose_nothing_and_wait_for_nothing() -> None:
     assert int(figures.split(" reconnects")[0].split(", ")[-1]) >= 400
 
 
+@pytest.mark.parametrize(("of", "topics"), [("facilities", 1), ("companies", 20)])
+def test_the_crowd_of_an_application_loses_nothing(of: str, topics: int) -> None:
+    """F11, C7: a hundred streams, as their own load tests have it."""
+    options = ["--of", of, "--topics", str(topics), "--users", "110", "--seconds", "8", "--min-events", "300"]
+    code, text = run_profile(*options, "--max-p95-ms", "2000")
+    assert code == 0, text[-4000:]
+
+
 Fault = Callable[[int], list[int]]
 FAULTS: dict[str, tuple[Fault, str]] = {
     "loses": (lambda number: [] if number == 5 else [number], "events were lost"),
