@@ -63,15 +63,19 @@ class Publisher:
         self.history.outcomes[number] = "unknown" if doubtful and outcome == "fail" else outcome
         return outcome
 
+    def request(self, number: int) -> tuple[str, str, str]:
+        """Method, path and body that publish this event."""
+        return "POST", "/channels/main/events", f'{{"topic": "{TOPIC}", "data": "{number}"}}'
+
     def _try(self, number: int) -> str:
-        body = f'{{"topic": "{TOPIC}", "data": "{number}"}}'
+        method, path, body = self.request(number)
         headers = {"Content-Type": "application/json"} | (
             {"Idempotency-Key": f"{id(self)}-{number}"} if self.keyed else {}
         )
         try:
             if self.connection is None:
                 self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            self.connection.request("POST", "/channels/main/events", body, headers)
+            self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
             answer.read()
             return {200: "ok", 502: "unknown", 504: "unknown"}.get(answer.status, "fail")
@@ -99,6 +103,9 @@ class Publisher:
 
 class Subscriber:
     """Reads the topic, over as many connections as it takes. `pause` between blocks makes it slow."""
+
+    path = f"/channels/main/events?topic={TOPIC}"
+    type = "message"
 
     def __init__(
         self,
@@ -137,7 +144,7 @@ class Subscriber:
     def _connect(self) -> None:
         headers = self.headers | ({"Last_Event_ID": self.cursor} if self.cursor else {})
         try:
-            stream = Attempt(next(self.ports), f"/channels/main/events?topic={TOPIC}", seconds=20, **headers)
+            stream = Attempt(next(self.ports), self.path, seconds=20, **headers)
         except AssertionError:
             time.sleep(0.02)
             return
@@ -160,12 +167,16 @@ class Subscriber:
         if block.data is not None:
             if block.type == "gap":
                 self.log.append(Seen(-1, block.data))
-            elif block.type == "message":
-                self.log.append(Seen(int(block.data), block.id or ""))
+            elif block.type == self.type:
+                self.log.append(Seen(self.number_of(block.data), block.id or ""))
             elif block.type != "hello":
                 self.endings.append(block.type)
         if block.id is not None:
             self.cursor = block.id
+
+    def number_of(self, data: str) -> int:
+        """The number of the event with this data."""
+        return int(data)
 
     def finish(self) -> None:
         """Wait until the last event has come."""
@@ -184,13 +195,16 @@ class Scene:
     """A publisher and some subscribers, from before the fault until all is said. With several nodes the subscribers
     begin at each in turn."""
 
+    publisher_of: type[Publisher] = Publisher
+    subscriber_of: type[Subscriber] = Subscriber
+
     def __init__(
         self, *ports: int, subscribers: int = 4, every: float = 0.002, keyed: bool = True, pause: float = 0.0
     ) -> None:
         self.history = History()
-        self.publisher = Publisher(ports, self.history, every=every, keyed=keyed)
+        self.publisher = self.publisher_of(ports, self.history, every=every, keyed=keyed)
         self.subscribers = [
-            Subscriber(_from(ports, i), self.history, f"subscriber {i}", self.publisher, pause=pause)
+            self.subscriber_of(_from(ports, i), self.history, f"subscriber {i}", self.publisher, pause=pause)
             for i in range(subscribers)
         ]
         for subscriber in self.subscribers:
