@@ -48,6 +48,7 @@ class Applications:
             node.checks["response_cache"] = self.cache.state
             node.more_metrics.append(self.cache.metrics)
             node.more_stats["response_cache"] = self.cache.facts
+            node.more_stats["applications"] = lambda: [application.name for application in self.all]
 
     @property
     def policies(self) -> Mapping[str, Mapping[str, Any]]:

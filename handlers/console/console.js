@@ -28,7 +28,7 @@ let machineTouched = false;
 const rows = new Rows({ list: at("rows"), empty: at("empty"), held: at("held") }, { choose: inspect, resume: () => setPaused(false) });
 const machine = new Machine(at("machine"));
 const commands = new Commands(at("commands"));
-const figures = new NodeFigures(tokenHeaders, { channels: offerChannels });
+const figures = new NodeFigures(tokenHeaders, { channels: offerChannels, applications: linkApplications });
 const publish = new PublishForm({ watch: watchChannel, watched: () => watched.channel, headers: tokenHeaders });
 
 function tokenHeaders() {
@@ -127,6 +127,14 @@ function setPaused(paused) {
   rows.setPaused(paused);
   at("pause").setAttribute("aria-pressed", String(paused));
   at("pause").textContent = paused ? "Go on" : "Pause";
+}
+
+/** Each has a page of its own. */
+function linkApplications(names) {
+  const nav = at("applications");
+  if (nav.childElementCount === names.length) return;
+  nav.replaceChildren(...names.map((name) => Object.assign(document.createElement("a"), { href: `apps/${name}/`, textContent: name })));
+  nav.hidden = !names.length;
 }
 
 function offerChannels(names) {

@@ -12,7 +12,8 @@ const SAMPLES = 120;
 const NAMES = ["connections", "delivered", "published"];
 
 export class NodeFigures {
-  /** `request()` gives the headers to send; `on.channels(names)` tells of the channels that have connections. */
+  /** `request()` gives the headers to send; `on.channels(names)` tells of the channels that have connections,
+   *  `on.applications(names)` of the applications that run. */
   constructor(request, on) {
     this.request = request;
     this.on = on;
@@ -56,6 +57,7 @@ export class NodeFigures {
     const values = [stats?.connections?.total, rates.delivered_per_second, rates.published_per_second];
     values.forEach((value, index) => this.charts[index].series.push(value));
     if (stats?.connections?.by_channel) this.on.channels(Object.keys(stats.connections.by_channel));
+    if (stats?.applications) this.on.applications(stats.applications);
     this.draw();
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 
 import jwt
 
@@ -98,3 +99,11 @@ def test_every_file_is_served_with_the_policy_and_its_type(machine_node: Node, c
         status, headers, _ = machine_node.get(path)
         assert (status, headers["x-content-type-options"]) == (200, "nosniff")
         assert "default-src 'self'" in headers["content-security-policy"]
+
+
+def test_the_pages_of_applications_are_a_click_away(node: StartNode, console: OpenConsole, tmp_path: Path) -> None:
+    server = node(apps="jobs,monitors", database=f"sqlite:{tmp_path}/data.db")
+    view = console(server)
+    view.page.wait("document.querySelectorAll('#applications a').length === 2")
+    links = view.value("[...document.querySelectorAll('#applications a')].map((link) => link.href)")
+    assert links == [f"{server.url}/apps/jobs/", f"{server.url}/apps/monitors/"]
