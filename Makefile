@@ -57,7 +57,7 @@ tests/clients/node/node_modules/.package-lock.json: tests/clients/node/package-l
 
 # The lock files, with hashes, from requirements/*.in.
 lock: .venv/dev-ready
-	cd requirements && for name in run dev bench; do \
+	cd requirements && for name in run pubsub dev bench; do \
 	  ../$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 $$name.in -o $$name.txt; done
 
 clean:

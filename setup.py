@@ -57,5 +57,6 @@ setup(
         "ujson",
         "uvloop",
     ],
+    extras_require={"pubsub": ["google-cloud-pubsub"]},
     entry_points={"console_scripts": ["ringcast=server.__main__:main"]},
 )

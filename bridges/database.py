@@ -11,10 +11,12 @@ Cost: about 0.3 ms for a small transaction in SQLite, most of it the way to its 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from alembic import command
 from alembic.config import Config
@@ -39,6 +41,26 @@ _AWAY_CODES = (5, 6, 8, 10, 13, 14)
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 log = get_logger("database")
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """One that takes its statements along when it is closed. Where a task is cancelled between a statement and its rows
+    SQLAlchemy closes the connection; a statement that the task's traceback still holds would keep the lock for writing
+    until the traceback goes, and everybody else would wait for `ANSWER_SECONDS`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def cursor(self, *args: Any, **options: Any) -> Any:
+        made = super().cursor(*args, **options)
+        self._cursors.add(made)
+        return made
+
+    def close(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        super().close()
 
 
 class DatabaseUnavailable(Refused):
@@ -68,9 +90,11 @@ class Database:
 
     async def start(self) -> None:
         """Connect, and bring the schema up to date. Raises DatabaseUnavailable."""
-        options: dict[str, Any] = {} if self.sqlite else {"pool_size": POOL_CONNECTIONS, "pool_pre_ping": True}
-        if not self.sqlite:
-            options["connect_args"] = {"timeout": ANSWER_SECONDS, "command_timeout": ANSWER_SECONDS}
+        if self.sqlite:
+            options: dict[str, Any] = {"connect_args": {"factory": _SqliteConnection}}
+        else:
+            limits = {"timeout": ANSWER_SECONDS, "command_timeout": ANSWER_SECONDS}
+            options = {"pool_size": POOL_CONNECTIONS, "pool_pre_ping": True, "connect_args": limits}
         self._engine = create_async_engine(self.url, **options)
         if self.sqlite:
             event.listen(self._engine.sync_engine, "connect", _set_pragmas)
@@ -101,9 +125,11 @@ class Database:
         return self._engine
 
     async def stop(self) -> None:
-        """Close all connections."""
-        if self._engine is not None:
-            await self._engine.dispose()
+        """Close all connections; whoever comes late gets none, for nobody would close it, and its thread would keep the
+        process."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
 
 
 def migrate(url: str) -> None:

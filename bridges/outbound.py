@@ -8,21 +8,21 @@ once, every address that it has must be permitted, and the connection goes to on
 name in `Host` and in the handshake. What would connect by the name again could be led elsewhere in between (rebinding).
 A redirect is an answer; who wants to follow it does so here, where its target is judged like the first.
 
-Invariants: nothing is sent, no connection tried, before the address is permitted; no credentials, cookies or proxies; a
-body is read to `max_body_bytes` and never unpacked; every wait has a limit, and all of them together one. Errors hold
-texts of ours, and do not tell a private name from one that is not there.
-Cost: a connection, and for a name a thread, per request.
+Invariants: nothing is sent, no connection tried, before the address is permitted (addresses.py); no credentials,
+cookies or proxies; a body is read to `max_body_bytes` and never unpacked; every wait has a limit, and all of them
+together one. Errors hold texts of ours, and do not tell a private name from one that is not there.
+Cost: a connection, and for a name a thread, per request. A look-up can't be broken off: it has its thread for as long
+as the resolver tries, also when nobody waits for it any more, and while all threads are taken no other begins.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ import ada_url
 import httptools
 from cryptography import x509
 
+from bridges.addresses import is_permitted
+from bridges.addresses import parsed as parsed_address
 from server.event import is_safe
 
 CONNECT_SECONDS = 3.0
@@ -37,31 +39,17 @@ TOTAL_SECONDS = 10.0
 MAX_BODY_BYTES = 65_536
 MAX_HEAD_BYTES = 65_536
 MAX_URL_CHARACTERS = 2_000
+MAX_HOST_CHARACTERS = 253
 MAX_TRIED = 3
-RESOLVING_THREADS = 16
+RESOLVING_THREADS = 32
 PIECE_BYTES = 16_384
 PORTS = (80, 443)
 USER_AGENT = "Ringcast"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-def _networks(texts: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(text) for text in texts.split())
-
-
-# Addresses that lead to this machine, its neighbours or nowhere, and IPv6 forms that hide an IPv4 address. What the
-# registry does not call global is blocked too.
-BLOCKED = _networks(
-    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 "
-    "198.18.0.0/15 224.0.0.0/4 240.0.0.0/4 "
-    "::/96 fc00::/7 fe80::/10 ff00::/8 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 2002::/16 2001::/32"
-)
-# Of these, what `allow_private` permits: a machine's own and a private network. Not where clouds keep their secrets.
-PRIVATE = _networks("10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7")
+Permit = Callable[[str], None]
 
 
 class OutboundRefused(Exception):
@@ -70,6 +58,10 @@ class OutboundRefused(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class PutOff(OutboundRefused):
+    """Not now: there is too much of something. It says nothing of the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +114,28 @@ class Answer:
     certificate: Certificate | None
 
 
-def is_permitted(address: str, *, allow_private: bool = False) -> bool:
-    """True if requests may go to this address."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:  # also one with a zone: it leads to a neighbour
-        return False
-    if allow_private and _within(parsed, PRIVATE):
-        return True
-    return parsed.is_global and not parsed.is_multicast and not _within(parsed, BLOCKED)
+class _Unreached(OutboundFailed):
+    """There was no connection to an address; another one may do."""
 
 
-def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Iterable[Network]) -> bool:
-    return any(address.version == network.version and address in network for network in networks)
+class _Names:
+    """Looks names up, each in a thread."""
 
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(RESOLVING_THREADS, thread_name_prefix="resolve")
+        self._free = threading.BoundedSemaphore(RESOLVING_THREADS)
 
-async def _look_up(pool: ThreadPoolExecutor, host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, in the system's order. Raises OSError, UnicodeError."""
-    found = await asyncio.get_running_loop().run_in_executor(
-        pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
+    async def addresses(self, host: str, port: int) -> Sequence[str]:
+        """All addresses of a name, in the system's order. Raises OSError, UnicodeError, PutOff."""
+        if not self._free.acquire(blocking=False):
+            raise PutOff("too many names are being looked up")
+        looking = self._pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        looking.add_done_callback(lambda _: self._free.release())
+        found = await asyncio.wrap_future(looking)
+        return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Outbound:
@@ -163,8 +156,8 @@ class Outbound:
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
         self._max_body_bytes = max_body_bytes
-        self._pool = ThreadPoolExecutor(RESOLVING_THREADS, thread_name_prefix="resolve")
-        self._resolve = resolve or (lambda host, port: _look_up(self._pool, host, port))
+        self._names = _Names()
+        self._resolve = resolve or self._names.addresses
         self._verifying = ssl.create_default_context()
         self._looking = ssl.create_default_context()
         self._looking.check_hostname = False
@@ -172,7 +165,7 @@ class Outbound:
 
     def close(self) -> None:
         """Wait for no name any more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._names.close()
 
     def target(self, url: str) -> Target:
         """The URL, judged by itself: its scheme, what it must not hold, its port, and its host if that is an address.
@@ -183,9 +176,14 @@ class Outbound:
         if port not in self._ports:
             raise OutboundRefused(f"port {port} is none of {', '.join(map(str, sorted(self._ports)))}")
         host = str(parsed.hostname).removeprefix("[").removesuffix("]").rstrip(".")
-        if _is_address(host) and not is_permitted(host, allow_private=self._allow_private):
+        if not 1 <= len(host) <= MAX_HOST_CHARACTERS:
+            raise OutboundRefused("holds no name that there can be")
+        if parsed_address(host) is not None and not is_permitted(host, allow_private=self._allow_private):
             raise OutboundRefused("the address is not a public one")
-        return Target(_without_fragment(parsed), secure, host, port, f"{parsed.pathname}{parsed.search}")
+        whole = _without_fragment(parsed)
+        if len(whole) > MAX_URL_CHARACTERS:
+            raise OutboundRefused(f"must be at most {MAX_URL_CHARACTERS} characters as it is sent")
+        return Target(whole, secure, host, port, f"{parsed.pathname}{parsed.search}")
 
     async def get(
         self,
@@ -194,12 +192,13 @@ class Outbound:
         seconds: float | None = None,
         redirects: int = 0,
         verify: bool = True,
-        permit: Callable[[str], None] | None = None,
+        permit: Permit | None = None,
     ) -> Answer:
         """Ask for a URL, within `seconds` if that is less than the limit. Raises OutboundRefused, OutboundFailed.
 
         `redirects`: so many are followed; 0: a redirect is an answer. Without `verify` a certificate that does not hold
-        is reported and no error. `permit` is asked before a connection to an address, and raises OutboundRefused.
+        is reported and no error. `permit` is asked before each connection to another address, and raises
+        OutboundRefused.
         """
         limit = min(seconds or self._total_seconds, self._total_seconds)
         target, began = self.target(url), time.monotonic()
@@ -218,11 +217,8 @@ class Outbound:
             raise OutboundFailed(f"more than {redirects} redirects")
         return answer
 
-    async def _get(self, target: Target, began: float, verify: bool, permit: Callable[[str], None] | None) -> Answer:
-        addresses = await self._addresses(target)
-        if permit is not None:
-            permit(addresses[0])
-        (reader, writer), certificate = await self._open(target, addresses, verify=verify)
+    async def _get(self, target: Target, began: float, verify: bool, permit: Permit | None) -> Answer:
+        (reader, writer), certificate = await self._open(target, verify, permit)
         reading = _Reading(self._max_body_bytes)
         try:
             writer.write(_request(target))
@@ -245,7 +241,7 @@ class Outbound:
 
     async def _addresses(self, target: Target) -> Sequence[str]:
         """Where the target is: every address is permitted. Raises OutboundRefused."""
-        if _is_address(target.host):
+        if parsed_address(target.host) is not None:
             return [target.host]
         try:
             found = await self._resolve(target.host, target.port)
@@ -255,41 +251,53 @@ class Outbound:
             raise OutboundRefused("the name does not lead to a public address")
         return found[:MAX_TRIED]
 
-    async def _open(
-        self, target: Target, addresses: Sequence[str], *, verify: bool
-    ) -> tuple[Streams, Certificate | None]:
-        """A connection, and what the other side showed. Raises OutboundFailed."""
+    async def _open(self, target: Target, verify: bool, permit: Permit | None) -> tuple[Streams, Certificate | None]:
+        """A connection to the first address that there is one to, and what the other side showed. Raises
+        OutboundRefused, OutboundFailed."""
+        last = OutboundFailed("no connection")
+        for address in await self._addresses(target):
+            if permit is not None:
+                permit(address)
+            try:
+                return await self._open_at(address, target, verify)
+            except _Unreached as error:
+                last = error
+        raise last
+
+    async def _open_at(self, address: str, target: Target, verify: bool) -> tuple[Streams, Certificate | None]:
         if not target.secure:
-            return await self._connect(addresses, target, None), None
+            return await self._streams(address, target, None), None
         try:
-            streams = await self._connect(addresses, target, self._verifying)
+            streams = await self._streams(address, target, self._verifying)
             return streams, Certificate(True, _expiry(streams[1]))
         except ssl.SSLCertVerificationError as error:
             problem = str(error.verify_message)
         # Once more, to see what it is that does not hold.
-        try:
-            streams = await self._connect(addresses, target, self._looking)
-        except ssl.SSLCertVerificationError:
-            raise OutboundFailed("TLS failed") from None
+        streams = await self._streams(address, target, self._looking)
         certificate = Certificate(False, _expiry(streams[1]), problem)
         if verify:
             streams[1].transport.abort()
             raise OutboundFailed(f"the certificate does not hold: {problem}", certificate)
         return streams, certificate
 
-    async def _connect(self, addresses: Sequence[str], target: Target, context: ssl.SSLContext | None) -> Streams:
+    async def _streams(self, address: str, target: Target, context: ssl.SSLContext | None) -> Streams:
         """Raises OutboundFailed, SSLCertVerificationError."""
-        reason = ""
-        for address in addresses:
-            try:
-                sock = await self._connected(address, target.port)
-            except TimeoutError:
-                reason = f"no connection within {self._connect_seconds:g} s"
-            except OSError as error:
-                reason = "the connection was refused" if isinstance(error, ConnectionRefusedError) else "no connection"
-            else:
-                return await _streams(sock, target, context)
-        raise OutboundFailed(reason)
+        try:
+            sock = await self._connected(address, target.port)
+        except TimeoutError:
+            raise _Unreached(f"no connection within {self._connect_seconds:g} s") from None
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            raise _Unreached("the connection was refused" if refused else "no connection") from None
+        name = target.host if context is not None else None
+        try:
+            return await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name, limit=PIECE_BYTES)
+        except BaseException as error:
+            sock.close()
+            # ValueError: no certificate can have such a name.
+            if isinstance(error, (OSError, ValueError)) and not isinstance(error, ssl.SSLCertVerificationError):
+                raise OutboundFailed("TLS failed" if target.secure else "the connection was lost") from None
+            raise
 
     async def _connected(self, address: str, port: int) -> socket.socket:
         """A socket that is connected to this very address. Raises OSError, TimeoutError."""
@@ -302,16 +310,6 @@ class Outbound:
             sock.close()
             raise
         return sock
-
-
-async def _streams(sock: socket.socket, target: Target, context: ssl.SSLContext | None) -> Streams:
-    name = target.host if context is not None else None
-    try:
-        return await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name, limit=PIECE_BYTES)
-    except ssl.SSLCertVerificationError:
-        raise
-    except (OSError, UnicodeError):
-        raise OutboundFailed("TLS failed" if target.secure else "the connection was lost") from None
 
 
 @dataclass(slots=True)
@@ -405,13 +403,6 @@ def _joined(base: str, location: str) -> str:
         return str(ada_url.URL(location.encode("latin-1").decode("utf-8", "replace"), base=base).href)
     except ValueError:
         raise OutboundFailed("a redirect to what is no URL") from None
-
-
-def _is_address(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host)
-        return True
-    return False
 
 
 def _request(target: Target) -> bytes:

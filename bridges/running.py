@@ -14,8 +14,10 @@ from pydantic import SecretStr
 
 from bridges.bridge import Bridge, metrics
 from bridges.mapping import Mapping
+from bridges.pubsub import Pusher, by_subscription
 from config import bridges as config
 from config.settings import Settings
+from handlers.endpoints import Endpoint
 from server.hub import Hub
 from server.node import Node
 
@@ -34,6 +36,15 @@ class Contributor(Protocol):
 
     def bridges(self, sources: Sources) -> Sequence[Bridge]:
         """Its bridges, made by `sources`; none where the settings name no source for them."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A bridge that messages are sent to."""
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """What it answers."""
 
 
 class Sources:
@@ -108,6 +119,38 @@ class Sources:
             max_waiting=max_waiting,
         )
 
+    def pubsub(
+        self,
+        name: str,
+        mappings: Sequence[Mapping],
+        *,
+        push: Pusher | None = None,
+        dead_letter: bool = False,
+        max_waiting: int = config.PUBSUB_MAX_WAITING,
+    ) -> Bridge:
+        """Subscriptions of Google Pub/Sub that are pulled from, or those that push to this server, if `push` says who
+        may (`pusher`). Raises ValueError where the library for pulling is not installed."""
+        subscriptions = by_subscription(mappings, self.settings.pubsub_project)
+        if push is not None:
+            from bridges.pubsub_push import PubSubPush
+
+            return PubSubPush(name, self._hub, subscriptions, push, dead_letter=dead_letter, max_waiting=max_waiting)
+        try:
+            from bridges.pubsub_connection import PubSubTarget
+            from bridges.pubsub_pull import PubSubPull
+        except ModuleNotFoundError as error:
+            raise ValueError(f"needs the package google-cloud-pubsub (ringcast[pubsub]): {error}") from error
+        target = PubSubTarget(self.settings.pubsub_url, self.settings.pubsub_credentials)
+        return PubSubPull(name, self._hub, target, subscriptions, dead_letter=dead_letter, max_waiting=max_waiting)
+
+    def pusher(self, audience: str | None = None, email: str | None = None) -> Pusher:
+        """Who may push, as the settings say where nothing else is. Raises ValueError if that is anybody."""
+        settings = self.settings
+        audience, email = audience or settings.pubsub_audience, email or settings.pubsub_email
+        if audience is None or email is None:
+            raise ValueError("pushes need an audience and an email, or pubsub_audience and pubsub_email")
+        return Pusher(audience, email, settings.pubsub_issuer, settings.pubsub_jwks_url)
+
     @property
     def _shared(self) -> bool:
         return not self.settings.relay.startswith(("memory:", "sqlite:"))
@@ -127,7 +170,18 @@ class Sources:
             return self.jetstream(name, mappings, wanted)
         if isinstance(wanted, config.RedisPubSub):
             return self.redis(name, mappings, _target(wanted), max_waiting=wanted.max_waiting)
+        if isinstance(wanted, config.PubSub):
+            return self._pubsub(name, mappings, wanted)
         raise ValueError(f"bridge {name}: no such kind")
+
+    def _pubsub(self, name: str, mappings: Sequence[Mapping], wanted: config.PubSub) -> Bridge:
+        try:
+            push = self.pusher(wanted.audience, wanted.email) if wanted.delivery == "push" else None
+            return self.pubsub(
+                name, mappings, push=push, dead_letter=wanted.dead_letter, max_waiting=wanted.max_waiting
+            )
+        except ValueError as error:
+            raise ValueError(f"bridge {name}: {error}") from error
 
 
 class Bridges:
@@ -147,6 +201,11 @@ class Bridges:
         if self.all:
             node.more_metrics.append(lambda: metrics(self.all))
             node.more_stats["bridges"] = self._facts
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """What bridges answer."""
+        return [endpoint for bridge in self.all if isinstance(bridge, Answering) for endpoint in bridge.endpoints]
 
     def _facts(self) -> dict[str, object]:
         return {bridge.name: bridge.facts() for bridge in self.all}

@@ -29,8 +29,13 @@ class Monitors(Group):
     monitors_registration: bool = setting(True, "Let anybody register a tenant.")
     monitors_logins_per_minute: PositiveCount = setting(
         10,
-        "Most logins and registrations of one address, and logins with one e-mail address, in a minute.",
+        "Most logins and registrations of one address in a minute; with one e-mail address thrice as many logins.",
         why="Passwords can be guessed, and each guess costs a tenth of a second of a core.",
+    )
+    monitors_password_rounds: PositiveCount = setting(
+        5,
+        "Work of a new password's hash, in fiftieths of a second of a core.",
+        why="What is cheap for the server is cheap for who has stolen the hashes.",
     )
     monitors_token_seconds: PositiveSeconds = setting(3_600.0, "How long a token of a login holds.")
     monitors_max_streams: Connections = setting(200, "Most streams of one tenant, over all nodes.", zero="no limit")
@@ -50,7 +55,7 @@ class Monitors(Group):
     )
     monitors_allow_private: bool = setting(
         False,
-        "Let monitors ask addresses of this machine and of private networks.",
+        "Let monitors ask addresses of this machine, public ones too, and of private networks.",
         why="Where strangers may register they would see what only your machines may see.",
     )
     monitors_keep_checks: PositiveCount = setting(1_000, "How many checks of each monitor are kept.")

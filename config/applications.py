@@ -41,7 +41,7 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database)]
 class Applications(Group):
     """Whole systems that run on the streams, each with endpoints, a channel and a page of its own."""
 
-    apps: Applications_ = setting([], f"Those that run, of {', '.join(APPLICATIONS)}; `{NONE}` for none of them.")
+    apps: Applications_ = setting(list(APPLICATIONS), f"Those that run; `{NONE}` for none of them.")
     database: DatabaseUrl = setting(
         SecretStr("sqlite:ringcast.db"),
         "Where applications keep their data: `sqlite:PATH`, or `postgresql://USER:PASSWORD@HOST:PORT/NAME`.",

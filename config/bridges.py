@@ -25,8 +25,12 @@ _NATS_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _WORD = r"(?:\*|[^\s.*>]+)"
 _SUBJECT = re.compile(rf">|{_WORD}(?:\.{_WORD})*(?:\.>)?")
 _PRINTED = re.compile(r"[^\s\x00-\x1f\x7f]{1,512}")
+_PROJECT = r"[a-z0-9][a-z0-9.:-]{0,127}"
+_SUBSCRIPTION_NAME = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
+_SUBSCRIPTION = re.compile(rf"(?:projects/{_PROJECT}/subscriptions/)?{_SUBSCRIPTION_NAME}", re.ASCII)
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 MAX_MAPPINGS = 100
+PUBSUB_MAX_WAITING = 100
 
 
 def _check_template(value: str) -> str:
@@ -87,6 +91,25 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_project(value: str) -> str:
+    if not re.fullmatch(_PROJECT, value):
+        raise ValueError("must be a project's id")
+    return value
+
+
+def _check_pubsub_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.username:
+        raise ValueError("must be https://HOST, or http://HOST:PORT for an emulator")
+    return value
+
+
+def check_subscription(value: str) -> None:
+    """Raise ValueError unless this names a subscription of Pub/Sub."""
+    if not _SUBSCRIPTION.fullmatch(value):
+        raise ValueError(f"{value!r} is not a subscription: NAME, or projects/PROJECT/subscriptions/NAME")
+
+
 def check_subject(value: str) -> str:
     """Raise ValueError unless this is a NATS subject, wildcards allowed."""
     if not _SUBJECT.fullmatch(value):
@@ -102,6 +125,8 @@ Data = Annotated[Any, AfterValidator(_check_data)]
 NatsName = Annotated[str, AfterValidator(_check_nats_name)]
 NatsUrl = Annotated[SecretStr, AfterValidator(_check_nats_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+Project = Annotated[str, AfterValidator(_check_project)]
+PubSubUrl = Annotated[str, AfterValidator(_check_pubsub_url)]
 Subject = Annotated[str, AfterValidator(_check_source), AfterValidator(check_subject)]
 
 
@@ -192,7 +217,27 @@ class RedisPubSub(BridgeSettings):
     max_waiting: PositiveCount = 10_000
 
 
-KINDS: dict[str, type[BridgeSettings]] = {"nats": NatsSubjects, "jetstream": NatsStream, "redis": RedisPubSub}
+class PubSub(BridgeSettings):
+    """Google Pub/Sub: subscriptions that are pulled from, or that push to this server."""
+
+    kind: Literal["pubsub"] = "pubsub"
+    delivery: Literal["pull", "push"] = "pull"
+    audience: str | None = None
+    email: str | None = None
+    dead_letter: bool = False
+    max_waiting: Annotated[int, Field(ge=1, le=1_000)] = PUBSUB_MAX_WAITING
+
+    @classmethod
+    def check_source(cls, value: str) -> None:
+        check_subscription(value)
+
+
+KINDS: dict[str, type[BridgeSettings]] = {
+    "nats": NatsSubjects,
+    "jetstream": NatsStream,
+    "redis": RedisPubSub,
+    "pubsub": PubSub,
+}
 
 
 def _read_bridges(value: object) -> object:
@@ -239,6 +284,23 @@ def _first_problem(error: ValidationError, kind: type[BridgeSettings]) -> str:
     return f"{place}: {'is missing' if detail['type'] == 'missing' else text}"
 
 
+def _missing(bridge: BridgeSettings, others: dict[str, Any]) -> str:
+    """What a bridge needs and has neither itself nor from the other settings."""
+    if isinstance(bridge, PubSub):
+        return _missing_of_pubsub(bridge, others)
+    missing = _missing_url(bridge, others)
+    return f"a url, {missing}" if missing else ""
+
+
+def _missing_of_pubsub(bridge: PubSub, others: dict[str, Any]) -> str:
+    if not others.get("pubsub_project") and any("/" not in mapping.source for mapping in bridge.mappings):
+        return "pubsub_project, or a subscription's whole name, projects/PROJECT/subscriptions/NAME"
+    for name in ("audience", "email") if bridge.delivery == "push" else ():
+        if not (getattr(bridge, name) or others.get(f"pubsub_{name}")):
+            return f"an {name}, or pubsub_{name}: without, anybody could push"
+    return ""
+
+
 def _missing_url(bridge: BridgeSettings, others: dict[str, Any]) -> str:
     """What would do beside a url of its own; nothing if there is either."""
     if isinstance(bridge, (NatsSubjects, NatsStream)):
@@ -252,7 +314,7 @@ def _missing_url(bridge: BridgeSettings, others: dict[str, Any]) -> str:
 
 
 class Bridges(Group):
-    """Where messages of other systems come in: NATS, JetStream, Redis pub/sub. See docs/bridges.md."""
+    """Where messages of other systems come in: NATS, JetStream, Redis pub/sub, Google Pub/Sub. See docs/bridges.md."""
 
     nats_url: NatsUrl | None = setting(
         None,
@@ -266,6 +328,32 @@ class Bridges(Group):
     nats_credentials: str | None = setting(None, "Path of a credentials file (`.creds`) of NATS.")
     nats_ca_file: str | None = setting(None, "Path of the certificates (PEM) that NATS's own is checked against.")
     nats_certificate_file: str | None = setting(None, "Path of a client certificate (PEM) with its key, for NATS.")
+    pubsub_project: Project | None = setting(
+        None, "The Google Cloud project of subscriptions that are named without one."
+    )
+    pubsub_url: PubSubUrl = setting(
+        "https://pubsub.googleapis.com",
+        "Where Pub/Sub is: also an endpoint of one region, or `http://HOST:PORT`, an emulator.",
+        why="Over plain HTTP no credentials are sent.",
+    )
+    pubsub_credentials: str | None = setting(
+        None, "Path of a service account's key file (JSON), for pulling; without it, Application Default Credentials."
+    )
+    pubsub_audience: str | None = setting(
+        None,
+        "The audience that tokens of pushes must be for: what the subscription says, or the URL that it pushes to.",
+        why="A token for another service must not open this one.",
+    )
+    pubsub_email: str | None = setting(
+        None,
+        "The service account that pushes must come from.",
+        why="Google signs tokens for everybody's service accounts.",
+    )
+    pubsub_issuer: str = setting("https://accounts.google.com", "The issuer that tokens of pushes must be from.")
+    pubsub_jwks_url: str = setting(
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "Where that issuer's keys are: `https://…`, `file://…`, or `http://` on loopback.",
+    )
     bridges: Annotated[list[BridgeSettings], NoDecode, BeforeValidator(_read_bridges)] = setting(
         [], "The bridges, each with its mappings (docs/bridges.md). JSON in the environment.", hidden=True
     )
@@ -277,7 +365,7 @@ class Bridges(Group):
         for bridge in values:
             if names.count(bridge.name) > 1:
                 raise ValueError(f"bridge {bridge.name}: the name is there twice")
-            missing = _missing_url(bridge, info.data)
+            missing = _missing(bridge, info.data)
             if missing:
-                raise ValueError(f"bridge {bridge.name}: needs a url, {missing}")
+                raise ValueError(f"bridge {bridge.name}: needs {missing}")
         return values

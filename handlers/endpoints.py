@@ -120,6 +120,9 @@ class Endpoint:
     `keep_seconds`: answers to GET are kept so long for all who ask the same, by path and parameters; 0: never (see
     handlers/response_cache.py). `shared`: they depend on nobody, so they are for requests with a token or a cookie too.
     `drop_on_change` False: they live out their time, whatever of their tags is reported as changed.
+
+    `head` judges a request before a byte of its body is read, in place of the engine's judging of tokens: who is asking
+    is ANONYMOUS then. Such a path has no arguments.
     """
 
     method: str
@@ -137,6 +140,7 @@ class Endpoint:
     max_body_bytes: int = MAX_BODY_BYTES
     shared: bool = False
     drop_on_change: bool = True
+    head: Callable[[Request], None] | None = None
 
     def __post_init__(self) -> None:
         if self.keep_seconds and (self.method != "GET" or self.body is not None):

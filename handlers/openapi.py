@@ -7,6 +7,7 @@ described, and what is described is served. Made once, at the first request.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from http.client import responses
 from typing import Any
 
@@ -99,6 +100,8 @@ def _stream(route: StreamRoute, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error(status: int) -> dict[str, Any]:
+    if status == HTTPStatus.NO_CONTENT:
+        return {"description": responses[status]}
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {"description": responses[status], "content": content}
 
@@ -111,7 +114,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 def _query_parameters(model: type[BaseModel], schemas: dict[str, Any]) -> list[dict[str, Any]]:
     schema = model.model_json_schema(ref_template=_COMPONENTS)
-    schemas |= schema.get("$defs", {})
+    _put(schemas, schema.get("$defs", {}))
     required = schema.get("required", [])
     return [
         {"name": name, "in": "query", "required": name in required, "schema": of}
@@ -121,6 +124,12 @@ def _query_parameters(model: type[BaseModel], schemas: dict[str, Any]) -> list[d
 
 def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template=_COMPONENTS)
-    schemas |= schema.pop("$defs", {})
-    schemas[model.__name__] = schema
+    _put(schemas, schema.pop("$defs", {}) | {model.__name__: schema})
     return {"$ref": _COMPONENTS.format(model=model.__name__)}
+
+
+def _put(schemas: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Raises ValueError if two models that differ have one name."""
+    for name, schema in more.items():
+        if schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"two models are called {name}")

@@ -7,6 +7,7 @@ fails. Must never know what an endpoint does.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 import tornado.web
@@ -24,6 +25,7 @@ from handlers.rooms import Rooms
 from handlers.surface import StreamSurface
 from handlers.vitals import Vitals
 from server.exchange import Request, Response
+from server.rights import ANONYMOUS
 
 
 class EndpointHandler(Handler):
@@ -47,6 +49,12 @@ class EndpointHandler(Handler):
         self.allowed = ", ".join([*methods, "OPTIONS"])  # type: ignore[misc]
         self.preflight = [("Access-Control-Allow-Methods", ", ".join(methods)), *PREFLIGHT[1:]]  # type: ignore[misc]
 
+    def prepare(self) -> None:
+        endpoint = self._endpoints.get(str(self.request.method))
+        if endpoint is not None and endpoint.head is not None:  # `data_received` bounds what it may send
+            self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
+            self._connections.publishes(self._stream)
+
     def data_received(self, chunk: bytes) -> None:
         endpoint = self._endpoints.get(str(self.request.method))
         most = endpoint.max_body_bytes if endpoint is not None else 0
@@ -66,7 +74,7 @@ class EndpointHandler(Handler):
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         self._rooms.origins.check(request)
-        principal = self._rooms.authenticate(request)
+        principal = self._rooms.authenticate(request) if endpoint.head is None else ANONYMOUS
         arguments = arguments_of(endpoint.pattern, request.path)
         if arguments is None:
             raise not_found("", "the path is not UTF-8")

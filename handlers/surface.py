@@ -9,10 +9,11 @@ and streams that wait for the relay (`finish`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from handlers.answers import Refused, json_response, refusal_response
+from handlers.endpoints import Endpoint
 from handlers.publish import Publisher
 from handlers.rooms import CHANNEL_PATH, MERCURE_PATH, Rooms
 from handlers.streams import Streams
@@ -31,9 +32,15 @@ class StreamSurface:
     """Implements `server.door.Surface`."""
 
     def __init__(
-        self, rooms: Rooms, subscriber: Subscriber, publisher: Publisher, streams: Streams | None = None
+        self,
+        rooms: Rooms,
+        subscriber: Subscriber,
+        publisher: Publisher,
+        streams: Streams | None = None,
+        endpoints: Iterable[Endpoint] = (),
     ) -> None:
         self._rooms = rooms
+        self._heads = {(one.method, one.path): one.head for one in endpoints if one.head is not None}
         self._streams = streams or Streams()
         self._subscriber = subscriber
         self._publisher = publisher
@@ -111,7 +118,8 @@ class StreamSurface:
 
     def unwelcome(self, request: Request, body_bytes: int) -> Response | None:
         """The refusal of a request other than for a stream, if its head is enough to tell: it names another server, or
-        is a publish that comes too late, or by who may not publish, or of so many bytes."""
+        is a publish that comes too late, or by who may not publish, or of so many bytes, or the
+        endpoint judges heads."""
         publish = request.method == "POST" and self.is_publish(request.path)
         try:
             if publish and self._finishing:
@@ -120,6 +128,8 @@ class StreamSurface:
                 self._publisher.check_head(request, body_bytes)
             else:
                 self._rooms.origins.check_host(request)
+                if (judge := self._heads.get((request.method, request.path))) is not None:
+                    judge(request)
         except Exception as error:
             return self._refuse_publish(error, request) if publish else self._answer(error, request, stream=False)
         return None

@@ -19,8 +19,13 @@ def _check_config() -> click.Command:
     return check_config
 
 
-def _monitor_worker() -> click.Command:
+def _job_worker() -> click.Command:
     # By name: the server's modules know no application, and which there are is not theirs to say.
+    command: click.Command = import_module("apps.jobs.command").job_worker
+    return command
+
+
+def _monitor_worker() -> click.Command:
     command: click.Command = import_module("apps.monitors.command").monitor_worker
     return command
 
@@ -51,6 +56,7 @@ def _token() -> click.Command:
 
 LOADERS = {
     "check-config": _check_config,
+    "job-worker": _job_worker,
     "monitor-worker": _monitor_worker,
     "publish": _publish,
     "rolling-restart": _rolling_restart,

@@ -26,6 +26,7 @@ from handlers.application import Parts, make_application
 from handlers.cors import Origins
 from handlers.http_connections import HttpConnections
 from handlers.publish import Publisher
+from handlers.response_cache import ResponseCache
 from handlers.rest import endpoint_routes
 from handlers.revocations import Revoker
 from handlers.rooms import MAIN, Rooms
@@ -156,11 +157,18 @@ class Front:
     """
 
     def __init__(
-        self, settings: Settings, node: Node, cluster: Cluster, rooms: Rooms, applications: Applications | None
+        self,
+        settings: Settings,
+        node: Node,
+        cluster: Cluster,
+        rooms: Rooms,
+        applications: Applications | None,
+        bridges: Bridges | None = None,
     ) -> None:
+        endpoints = [*(applications.endpoints if applications else ()), *(bridges.endpoints if bridges else ())]
         publisher = Publisher(rooms, max_body_bytes=settings.max_body_bytes, max_events=settings.max_batch_events)
         streams = Streams(applications.streams if applications else ())
-        self.surface = StreamSurface(rooms, Subscriber(rooms, streams), publisher, streams)
+        self.surface = StreamSurface(rooms, Subscriber(rooms, streams), publisher, streams, endpoints)
         connections = HttpConnections(
             self.surface,
             lambda stream, address: self._http.handle_stream(stream, address),
@@ -168,7 +176,7 @@ class Front:
             max_body_bytes=settings.max_body_bytes,
         )
         parts = Parts(self.surface, Vitals(node, cluster, rooms), connections)
-        more = endpoint_routes(applications.endpoints, parts, rooms, applications.cache) if applications else []
+        more = endpoint_routes(endpoints, parts, rooms, applications.cache if applications else ResponseCache())
         self._http = HTTPServer(
             make_application(parts, Revoker(cluster, rooms), node.opener, more, console=settings.console),
             max_header_size=16_384,
@@ -232,7 +240,7 @@ class Server:
             self.applications = Applications(settings, self.node, self.cluster)
             self._policies = self.applications.policies
         self.bridges = self._make_bridges()
-        self.front = Front(settings, self.node, self.cluster, rooms, self.applications)
+        self.front = Front(settings, self.node, self.cluster, rooms, self.applications, self.bridges)
         self.notifier = Notifier(self._status)
         self.node.on_tick.append(self.notifier.beat)
         self._signals = 0
@@ -285,6 +293,12 @@ class Server:
             log.warning(
                 "development_mode",
                 meaning="no key is configured: anybody on this machine may publish, subscribe and read private events",
+            )
+        database = settings.database.get_secret_value()
+        if settings.apps and database.startswith("sqlite:") and settings.relay.startswith("redis"):
+            log.warning(
+                "database_of_one_node",
+                meaning="applications of nodes that share a relay need one database: set RINGCAST_DATABASE to a postgresql://",
             )
 
     async def _start_applications(self, applications: Applications) -> None:

@@ -307,17 +307,34 @@ def test_what_is_installed_with_the_package_is_what_is_locked_for_running() -> N
     assert needed <= wanted("run")
 
 
+# What needs an extra, and is imported only where that is used.
+WITH_PUBSUB = "pubsub_connection"
+
+
+def test_what_an_extra_installs_is_locked_for_it() -> None:
+    for name, needed in ast.literal_eval(setup_arguments()["extras_require"]).items():
+        assert set(needed) == wanted(name)
+
+
 def test_what_is_imported_is_required() -> None:
-    known = {"jwt": "pyjwt", "yaml": "pyyaml", "annotated_types": "pydantic", "nats": "nats-py"}
-    required = {project(line) for line in wanted("run")} | {"pydantic", "pydantic-core"}  # come with their settings
-    for path in PRODUCT:
+    known = {
+        "jwt": "pyjwt",
+        "yaml": "pyyaml",
+        "annotated_types": "pydantic",
+        "nats": "nats-py",
+        "google": "google-cloud-pubsub",
+        "grpc": "google-cloud-pubsub",
+    }
+    running = {project(line) for line in wanted("run")} | {"pydantic", "pydantic-core"}  # come with their settings
+    for module, path in MODULES.items():
+        required = running | ({"google-cloud-pubsub"} if module.endswith(WITH_PUBSUB) else set())
         for name in imports_of(path):
             top = layer_of(name)
             if top not in LAYERS and top not in sys.stdlib_module_names:
                 assert known.get(top, top).replace("_", "-") in required, f"{path}: {top}"
 
 
-@pytest.mark.parametrize("name", ["run", "dev", "bench"])
+@pytest.mark.parametrize("name", ["run", "pubsub", "dev", "bench"])
 def test_lock_files_have_hashes_and_name_no_registry(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"://|index-url|trusted-host|find-links|@ file|^-", text, re.MULTILINE)
@@ -334,7 +351,7 @@ def test_what_runs_is_locked_alike_for_tests_and_benchmarks() -> None:
         return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
 
     running = pins("run")
-    for name in ("dev", "bench"):
+    for name in ("pubsub", "dev", "bench"):
         others = pins(name)
         assert {package: others.get(package) for package in running} == running
 

@@ -1,36 +1,38 @@
-"""Jobs over HTTP: start one, look at it, report on it, take one to work on.
+"""Jobs over HTTP: start one, look at it, report on it, take one to work on, give it back.
 
-Owns the endpoints and who may use them: everybody with a token starts jobs and sees their own; reporting and taking are
-for services (tokens with `ringcast.operate`). Must never know how a job is stored.
+Owns the endpoints and who may use them: everybody with a token starts jobs and sees their own; reporting, taking and
+giving back are for services (tokens with `ringcast.operate`). Must never know how a job is stored.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
 
-from apps.jobs.model import Finished, GoesBack, JobList, NewJob, State, Update, Word, advance
+from apps.jobs.limits import PerMinute
+from apps.jobs.model import Finished, GoesBack, JobList, NewJob, NotItsOwn, State, Update, Worker, advance
+from apps.jobs.presence import Presence
 from apps.jobs.store import JobStore
 from apps.jobs.watch import Watch, owned
+from apps.jobs.workers import Workers
 from handlers.answers import Refused
 from handlers.endpoints import Body, Call, Endpoint, Reply, conflict, invalid, not_found, operators, signed_in
 from handlers.streams import StreamRoute
 from server.endings import RATE_LIMITED
 
 ROOT = "/api/v1/jobs"
-MAX_OWNERS = 10_000
+MAX_NEW_JOB_BYTES = 262_144
+NOT_ITS_OWN = "the job is another worker's"
 
 
 class Claim(Body):
-    """Who takes a job."""
+    """Who takes a job, or gives it back."""
 
-    worker: Word
+    worker: Worker
 
 
 class Started(BaseModel):
@@ -41,33 +43,24 @@ class Started(BaseModel):
     status: str
 
 
-class Starts:
-    """How many jobs each owner has started in this minute. Bounded; the clock is the loop's."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._minute: OrderedDict[str, tuple[int, int]] = OrderedDict()
-
-    def count(self, owner: str) -> None:
-        """One more. Raises Refused if it is one too many."""
-        minute = int(time.monotonic() // 60)
-        before, number = self._minute.get(owner, (minute, 0))
-        number = number + 1 if before == minute else 1
-        if number > self._per_minute:
-            raise Refused(RATE_LIMITED, reason=f"at most {self._per_minute} jobs a minute")
-        self._minute[owner] = (minute, number)
-        self._minute.move_to_end(owner)
-        if len(self._minute) > MAX_OWNERS:
-            self._minute.popitem(last=False)
-
-
 class JobHandlers:
     """The endpoints and the stream."""
 
-    def __init__(self, store: JobStore, watch: Watch, *, per_minute: int, abandoned_seconds: float) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        watch: Watch,
+        workers: Workers,
+        presence: Presence,
+        *,
+        per_minute: int,
+        abandoned_seconds: float,
+    ) -> None:
         self._store = store
         self._watch = watch
-        self._starts = Starts(per_minute)
+        self._workers = workers
+        self._presence = presence
+        self._limit = PerMinute(per_minute)
         self._abandoned_seconds = abandoned_seconds
         self.started = self.updated = self.repeated = 0
 
@@ -78,7 +71,7 @@ class JobHandlers:
         return [
             Endpoint(
                 "POST", ROOT, self._start, "Start a job.", body=NewJob, reply=Started, access=signed_in, status=201,
-                errors=(429,), tag=tag,
+                errors=(429,), tag=tag, max_body_bytes=MAX_NEW_JOB_BYTES,
             ),
             Endpoint("GET", ROOT, self._list, "One's own jobs, newest first.", JobList, access=signed_in, tag=tag),
             Endpoint("GET", one, self._get, "How a job stands.", access=signed_in, tag=tag),
@@ -90,6 +83,10 @@ class JobHandlers:
                 "POST", f"{ROOT}/claim", self._claim, "Take the oldest job that waits; 204 if none does.", body=Claim,
                 access=operators, tag=tag, errors=(204,),
             ),
+            Endpoint(
+                "POST", f"{one}/release", self._release, "Give a job back that was taken.", body=Claim,
+                access=operators, status=204, tag=tag, errors=(409,),
+            ),
         ]  # fmt: skip
 
     def streams(self) -> Sequence[StreamRoute]:
@@ -100,7 +97,10 @@ class JobHandlers:
 
     async def _start(self, call: Call) -> Reply:
         owner = call.principal.subject
-        self._starts.count(owner or call.principal.scope)
+        if not call.body.sources and not call.body.texts:
+            raise invalid("sources", "must hold at least one, where there are no texts")
+        if not self._limit.take(owner or call.principal.scope):
+            raise Refused(RATE_LIMITED, reason=f"at most {self._limit.most} jobs a minute")
         job_id = secrets.token_hex(12)
         state = await self._store.create(job_id, owner, call.body)
         self.started += 1
@@ -112,29 +112,42 @@ class JobHandlers:
         query: JobList = call.query
         owner = None if call.principal.operate else call.principal.subject
         found = await self._store.list(owner, query.status, query.limit, query.offset) if owner != "" else []
-        return Reply({"jobs": [job.facts() for job in found], "limit": query.limit, "offset": query.offset})
+        facts = {"jobs": [job.facts() for job in found], "limit": query.limit, "offset": query.offset}
+        return Reply(facts | {"workers": self._workers.number})
 
     async def _get(self, call: Call) -> Reply:
         job_id = call.arguments["jobId"]
-        return Reply(owned(await self._store.get(job_id), job_id, call.principal).facts())
+        job = owned(await self._store.get(job_id), job_id, call.principal)
+        if not call.principal.operate:
+            return Reply(job.facts())
+        return Reply(job.facts() | {"worker": job.worker, "watchers": await self._presence.of(job_id)})
 
     async def _update(self, call: Call) -> Reply:
         job_id = call.arguments["jobId"]
         if call.body.jobId not in (None, job_id):
             raise invalid("jobId", "is not the one of the path")
         try:
-            state = await self.report(job_id, call.body)
+            state = await self.hear(job_id, call.body)
         except Finished:
             raise conflict("status", "the job has come to its end") from None
         except GoesBack:
             raise conflict("status", "a job does not go back to an earlier status") from None
+        except NotItsOwn:
+            raise conflict("worker", NOT_ITS_OWN) from None
         if state is None:
             raise not_found("jobId", f"there is no job {job_id}")
         return Reply(state.facts())
 
+    async def hear(self, job_id: str, update: Update) -> State | None:
+        """Take an update that came from elsewhere. As `report`; and whose it is has been heard of."""
+        state = await self.report(job_id, update)
+        if update.worker is not None:
+            await self._workers.note(update.worker)
+        return state
+
     async def report(self, job_id: str, update: Update) -> State | None:
-        """Take an update, whichever way it came; how the job stands then, None if there is no such job. Raises
-        Finished, GoesBack, DatabaseUnavailable."""
+        """Take an update; how the job stands then, None if there is no such job. Raises Finished, GoesBack, NotItsOwn,
+        DatabaseUnavailable."""
         now = datetime.now(UTC)
         changed = False
 
@@ -144,12 +157,18 @@ class JobHandlers:
             changed = after is not None
             return after
 
-        state = await self._store.change(job_id, go_on)
+        state = await self._store.change(job_id, go_on, update.worker)
         self.updated += changed
         self.repeated += state is not None and not changed
         return state
 
     async def _claim(self, call: Call) -> Reply:
+        await self._workers.note(call.body.worker)
         job = await self._store.claim(call.body.worker, self._abandoned_seconds)
-        answer: dict[str, Any] | None = None if job is None else job.facts()
+        answer: dict[str, Any] | None = None if job is None else job.order()
         return Reply(answer)
+
+    async def _release(self, call: Call) -> Reply:
+        if not await self._store.give_back(call.arguments["jobId"], call.body.worker):
+            raise conflict("worker", NOT_ITS_OWN)
+        return Reply()

@@ -1,8 +1,9 @@
 """Jobs: what one is, how it goes on, and what of an update is news. Pure.
 
 Owns the rules: a job goes from pending to processing to completed or failed, and not back; nothing comes after the end;
-an update that is older than what is known is no news (services report over ways that do not keep order). Must never
-know of databases, requests or who asks.
+an update that is older than what is known is no news (services report over ways that do not keep order); of a job that
+was given to another worker the one before has nothing to say any more. Must never know of databases, requests or who
+asks.
 """
 
 from __future__ import annotations
@@ -13,35 +14,53 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import ujson
-from pydantic import AwareDatetime, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, field_validator
 
 from handlers.endpoints import Body, Query
+from server.event import is_safe
 
 Status = Literal["pending", "processing", "completed", "failed"]
 RANK: Mapping[str, int] = {"pending": 0, "processing": 1, "completed": 2, "failed": 2}
+_TOPICS = "jobs/"
 FINAL = frozenset(["completed", "failed"])
 MAX_DATA_BYTES = 16_384
+# What is being done, in the order in which a worker does it.
+RETRIEVING, PROCESSING, SUMMARISING, DONE = "retrieving-content", "processing-articles", "generating-summary", "done"
 
-Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+def _check_safe(value: str) -> str:
+    if not is_safe(value):
+        raise ValueError("must not hold control or format characters")
+    return value
+
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_safe)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_safe)]
+Worker = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_safe)]
+
+GivenText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 
 
 class NewJob(Body):
-    """What is to be done: topics of interest, and where to read of them."""
+    """What is to be done: topics of interest, and where to read of them (names of files, URLs), or texts themselves."""
 
     topics: Annotated[list[Word], Field(min_length=1, max_length=20)]
-    sources: Annotated[list[Word], Field(min_length=1, max_length=20)]
+    sources: Annotated[list[Source], Field(default_factory=list, max_length=20)]
+    texts: Annotated[list[GivenText], Field(default_factory=list, max_length=5)]
 
 
 class Update(Body):
-    """What a service reports. `timestamp` is when it was so (now, if it does not say)."""
+    """What a service reports. `timestamp` is when it was so (now, if it does not say). A `worker` that took the job
+    names itself, and is refused if it is another's by now."""
 
     jobId: str | None = None
     status: Status
     progress: Annotated[int, Field(ge=0, le=100)]
-    stage: Annotated[str, StringConstraints(max_length=100)] = ""
-    message: Annotated[str, StringConstraints(max_length=1_000)] = ""
+    stage: Annotated[str, StringConstraints(max_length=100), AfterValidator(_check_safe)] = ""
+    message: Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_check_safe)] = ""
     timestamp: AwareDatetime | None = None
     data: dict[str, Any] | None = None
+    worker: Worker | None = None
 
     @field_validator("data")
     @classmethod
@@ -95,9 +114,18 @@ class GoesBack(Exception):
     """A job does not go back to an earlier status."""
 
 
+class NotItsOwn(Exception):
+    """The job is another worker's."""
+
+
 def topic_of(job_id: str) -> str:
     """The topic of a job's events. They are private: who may read them is granted it."""
-    return f"jobs/{job_id}"
+    return f"{_TOPICS}{job_id}"
+
+
+def job_of(topic: str) -> str:
+    """The job that a topic is of; "" if it is of none."""
+    return topic.removeprefix(_TOPICS) if topic.startswith(_TOPICS) else ""
 
 
 def written(moment: datetime) -> str:

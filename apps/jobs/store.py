@@ -1,6 +1,7 @@
 """Jobs in the database: one row each, changed together with the event that says so.
 
-Owns the table and its statements. Must never decide what an update means (model.py does).
+Owns the table and its statements, and who works on a job: `claimed` is when its worker was last heard of, 0 if it was
+given back. Must never decide what an update means (model.py does).
 """
 
 from __future__ import annotations
@@ -11,12 +12,30 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import ujson
-from sqlalchemy import Column, Float, Index, Integer, String, Table, Text, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    exists,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 
-from apps.jobs.model import NewJob, State, first_state, topic_of
+from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, topic_of, written
 from bridges.database import Database, metadata
 from bridges.outbox import Outbox
 from server.event import Event
+
+MAX_SILENT = 500
 
 jobs = Table(
     "jobs",
@@ -40,18 +59,24 @@ jobs = Table(
 
 
 class Job(NamedTuple):
-    """A row: whose it is, what is wanted, how it stands, and when it was made and changed (unix seconds)."""
+    """A row: whose it is, what is wanted, how it stands, when it was made and changed (unix seconds), and who works on
+    it."""
 
     owner: str
     wanted: dict[str, Any]
     state: State
     created: float
     changed: float
+    worker: str | None
 
     def facts(self) -> dict[str, Any]:
-        """As JSON."""
-        created = datetime.fromtimestamp(self.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return self.state.facts() | {"created": created} | self.wanted
+        """As JSON; of given texts only how many there are."""
+        created = written(datetime.fromtimestamp(self.created, UTC))
+        return self.state.facts() | {"created": created} | self.wanted | {"texts": len(self.wanted.get("texts", ()))}
+
+    def order(self) -> dict[str, Any]:
+        """As JSON for whoever works on it: with the texts."""
+        return self.facts() | {"texts": self.wanted.get("texts", [])}
 
 
 class JobStore:
@@ -90,31 +115,40 @@ class JobStore:
         async with self._database.reading() as connection:
             return [_job(row) for row in await connection.execute(query)]
 
-    async def change(self, job_id: str, go_on: Callable[[State], State | None]) -> State | None:
+    async def change(
+        self, job_id: str, go_on: Callable[[State], State | None], worker: str | None = None
+    ) -> State | None:
         """Let `go_on` say how the job stands from now on (None: as before); None if there is no such job. What it
-        raises comes out, and nothing has happened."""
+        raises comes out, and nothing has happened. `worker` is heard of; raises NotItsOwn if the job is another's."""
         async with self._database.writing() as connection:
             row = (await connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())).one_or_none()
             if row is None:
                 return None
+            if worker is not None and row.worker != worker:
+                raise NotItsOwn
             state = _job(row).state
             after = go_on(state)
-            if after is None:
-                return state
-            statement = update(jobs).where(jobs.c.id == job_id).values(changed=time.time(), **_columns(after))
-            await connection.execute(statement)
-            await self._outbox.put(connection, self._channel, [_event(after)])
+            values: dict[str, Any] = {"claimed": time.time()} if worker is not None else {}
+            if after is not None:
+                values |= {"changed": time.time(), **_columns(after)}
+                await self._outbox.put(connection, self._channel, [_event(after)])
+            if values:
+                await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+        if after is None:
+            return state
         self._outbox.wake()
         return after
 
     async def claim(self, worker: str, abandoned_seconds: float) -> Job | None:
-        """The oldest job that waits, or whose worker has not been heard of for so long; it is this worker's now."""
+        """The oldest job that waits, was given back, or whose worker has not been heard of for so long; it is this
+        worker's now."""
         now = time.time()
-        waiting = (jobs.c.status == "pending") & (
-            (jobs.c.claimed.is_(None)) | (jobs.c.claimed < now - abandoned_seconds)
-        )
-        stale = (jobs.c.status == "processing") & (jobs.c.changed < now - abandoned_seconds)
-        oldest = select(jobs).where(waiting | stale).order_by(jobs.c.created).limit(1)
+        before = now - abandoned_seconds
+        silent = or_(jobs.c.claimed.is_(None), jobs.c.claimed < before)
+        waiting = and_(jobs.c.status == "pending", silent)
+        # Services that never claimed it may be at work on it: it is theirs as long as it changes.
+        left = and_(jobs.c.status == "processing", or_(jobs.c.claimed == 0.0, and_(silent, jobs.c.changed < before)))
+        oldest = select(jobs).where(or_(waiting, left)).order_by(jobs.c.created, jobs.c.id).limit(1)
         async with self._database.writing() as connection:
             row = (await connection.execute(oldest.with_for_update(skip_locked=True))).one_or_none()
             if row is None:
@@ -123,9 +157,31 @@ class JobStore:
             await connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
         return _job(row)
 
+    async def give_back(self, job_id: str, worker: str) -> bool:
+        """Let another worker have the job at once; False if it is not this worker's, or has ended."""
+        own = and_(jobs.c.id == job_id, jobs.c.worker == worker, not_(jobs.c.status.in_(FINAL)))
+        async with self._database.writing() as connection:
+            done = await connection.execute(update(jobs).where(own).values(worker=None, claimed=0.0))
+        return bool(done.rowcount)
+
+    async def waits_since(self, before: float) -> bool:
+        """True if a job that is no worker's was made then or before (unix seconds)."""
+        new = and_(jobs.c.status == "pending", jobs.c.claimed.is_(None))
+        given_back = and_(not_(jobs.c.status.in_(FINAL)), jobs.c.claimed == 0.0)
+        waiting = exists().where(or_(new, given_back), jobs.c.created <= before)
+        async with self._database.reading() as connection:
+            return bool((await connection.execute(select(waiting))).scalar())
+
+    async def silent_since(self, before: float) -> Sequence[State]:
+        """Jobs that have not ended, and of which nobody has said anything since (unix seconds); some of them."""
+        silent = and_(jobs.c.changed < before, or_(jobs.c.claimed.is_(None), jobs.c.claimed < before))
+        query = select(jobs).where(not_(jobs.c.status.in_(FINAL)), silent).limit(MAX_SILENT)
+        async with self._database.reading() as connection:
+            return [_job(row).state for row in await connection.execute(query)]
+
     async def purge(self, before: float) -> int:
         """Forget finished jobs that have not changed since; how many."""
-        finished = jobs.c.status.in_(["completed", "failed"]) & (jobs.c.changed < before)
+        finished = and_(jobs.c.status.in_(FINAL), jobs.c.changed < before)
         async with self._database.writing() as connection:
             return (await connection.execute(delete(jobs).where(finished))).rowcount
 
@@ -144,7 +200,7 @@ def _columns(state: State) -> dict[str, Any]:
 def _job(row: Any) -> Job:
     data = None if row.data is None else ujson.loads(row.data)
     state = State(row.id, row.status, row.progress, row.stage, row.message, row.timestamp, data)
-    return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed)
+    return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed, row.worker)
 
 
 def _event(state: State) -> Event:

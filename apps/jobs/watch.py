@@ -5,7 +5,7 @@ node, as its streams do).
 
 Invariants: a stream tells the present state first, then every change, the last one included; it ends once its reader
 has the last; who comes back after that is told that there is nothing more (204). Between the look into the database and
-the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here.
+the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here. A state may come twice.
 Cost: the states of the `MAX_KNOWN` jobs that changed last, on each node.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import ujson
 
-from apps.jobs.model import FINAL, topic_of
+from apps.jobs.model import FINAL, job_of, topic_of
 from apps.jobs.store import Job, JobStore
 from handlers.answers import Refused, missing_token
 from handlers.endpoints import not_found
@@ -63,27 +63,37 @@ class Watch:
         return self._hub.channels[self._channel]
 
     def watchers(self) -> dict[str, int]:
-        """How many streams of each job this node holds."""
+        """How many streams of each job this node holds. Looks at every feed."""
         found: dict[str, int] = {}
-        for feed in self.channel.feeds.values():
+        for feed in list(self.channel.feeds.values()):
             for selector in feed.selection.topics or ():
-                found[selector.text] = found.get(selector.text, 0) + feed.members
+                job_id = job_of(selector.text)
+                if job_id:
+                    found[job_id] = found.get(job_id, 0) + feed.members
         return found
+
+    def watching(self, job_id: str) -> int:
+        """How many streams of this job this node holds. A look-up."""
+        return sum(feed.members for feed in self.channel.index.of_topic(topic_of(job_id)))
 
     def _delivered(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            facts = ujson.loads(entry.event.data)
-            known = Known(entry.position, entry.event.data, facts["status"] in FINAL)
-            self._known[facts["jobId"]] = known
-            self._known.move_to_end(facts["jobId"])
+            job_id = job_of(entry.event.topics[0]) if entry.event.topics else ""
+            # Whoever may publish to the channel may publish anything there; what we say of jobs is private.
+            if not job_id or not entry.event.private:
+                continue
+            known = Known(entry.position, entry.event.data, _is_final(entry.event.data))
+            self._known[job_id] = known
+            self._known.move_to_end(job_id)
             if known.final:
-                self._finisher.finish(self.channel, topic_of(facts["jobId"]), time.monotonic())
+                self._finisher.finish(self.channel, topic_of(job_id), time.monotonic())
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
     async def admit(self, call: StreamCall) -> Admitted:
         """The stream of one job. Raises Refused."""
         job_id = call.arguments["jobId"]
+        before = self._known.get(job_id)
         job = owned(await self._store.get(job_id), job_id, call.principal)
         finished = job.state.finished
         if finished and self._has_seen_the_end(job, call):
@@ -93,8 +103,10 @@ class Watch:
         topic = exact_selector(topic_of(job_id))
 
         def greeting() -> bytes:
+            # What was delivered since the look into the database may be newer. What was delivered before it is not, and
+            # behind a failover of the relay may be all that is left of the log.
             known = self._known.get(job_id)
-            text = known.text if known is not None else job.state.text()
+            text = known.text if known is not None and known is not before else job.state.text()
             return f"data: {text}\n\n".encode()  # JSON in one line
 
         return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, greeting=greeting)
@@ -109,6 +121,14 @@ class Watch:
         if known is not None and known.final:
             return parsed[1] >= known.position
         return parsed[1] / 1e6 > job.changed + SEEN_SECONDS
+
+
+def _is_final(data: str) -> bool:
+    try:
+        facts = ujson.loads(data)
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and facts.get("status") in FINAL
 
 
 def owned(job: Job | None, job_id: str, principal: Principal) -> Job:

@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import Metric
 from apps.app import Surroundings
 from apps.monitors.accounts import Accounts
 from apps.monitors.broadcasts import Broadcasts
-from apps.monitors.ending import to_the_end
 from apps.monitors.handlers import MonitorHandlers
 from apps.monitors.incidents import IncidentStore
 from apps.monitors.limits import Buckets
@@ -55,7 +54,7 @@ class Monitors:
         settings = self._settings = surroundings.settings
         database, outbox, hub = surroundings.database, surroundings.outbox, surroundings.hub
         self.accounts = Accounts(database, outbox, CHANNEL)
-        self.passwords = Passwords()
+        self.passwords = Passwords(settings.monitors_password_rounds)
         self.tokens = Tokens(settings, surroundings.cluster._revocations)
         self.incidents = IncidentStore(database, outbox, CHANNEL)
         self.store = MonitorStore(
@@ -148,7 +147,7 @@ class Monitors:
         while True:
             try:
                 before = time.time() - self._settings.monitors_keep_incident_seconds
-                gone = await to_the_end(self.incidents.purge(before))
+                gone = await self.incidents.purge(before)
                 if gone:
                     log.info("incidents_forgotten", incidents=gone)
             except DatabaseUnavailable as error:

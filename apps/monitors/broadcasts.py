@@ -35,8 +35,9 @@ from server.rights import DEVELOPMENT
 
 PATH = "/internal/broadcast"
 MAX_KNOWN_TENANTS = 100_000
-# Any of these tells of a proxy, which may pass on for anybody.
-FORWARDED = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"x-forwarded-proto", b"via")
+# Any of these tells of a proxy, which may pass on for anybody; and so does every other `X-Forwarded-…`.
+FORWARDED = (b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip")
+FORWARDED_PREFIX = b"x-forwarded"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -73,7 +74,7 @@ class Broadcasts:
             raise Refused(UNAUTHORIZED, reason="the secret is needed", challenge="Bearer")
 
     def _is_inside(self, request: Request) -> bool:
-        if any(name in request.headers for name in FORWARDED):
+        if any(name in FORWARDED or name.startswith(FORWARDED_PREFIX) for name in request.headers):
             return False
         if not request.remote or is_loopback(request.remote):
             return True

@@ -1,7 +1,8 @@
 """One check: a monitor's URL is asked for, and what comes back is judged.
 
-Owns the judgement, and how often one tenant may have one address asked, under whichever names. Must never know of
-schedules or databases.
+Owns the judgement, how often one tenant may have one address asked, under whichever names, and how many checks it may
+have at all: who changes its monitors again and again must not have more of them than who leaves them alone. Must never
+know of schedules or databases.
 """
 
 from __future__ import annotations
@@ -12,25 +13,21 @@ from collections.abc import Callable
 from apps.monitors.limits import Buckets
 from apps.monitors.model import Outcome
 from apps.monitors.schedule import Monitor
-from bridges.outbound import Answer, Certificate, Outbound, OutboundFailed, OutboundRefused
-
-
-class PutOff(OutboundRefused):
-    """The tenant has had this address asked often enough for now."""
-
-    def __init__(self) -> None:
-        super().__init__("too many checks of this address")
+from bridges.outbound import Answer, Certificate, Outbound, OutboundFailed, OutboundRefused, PutOff
 
 
 class Checker:
-    """`host_per_minute` checks of one address for one tenant."""
+    """`address_per_minute` checks of one address for one tenant, `per_minute` of one tenant."""
 
-    def __init__(self, outbound: Outbound, host_per_minute: int) -> None:
+    def __init__(self, outbound: Outbound, *, address_per_minute: float, per_minute: float) -> None:
         self._outbound = outbound
-        self._paces = Buckets(host_per_minute / 60, max(10.0, host_per_minute / 4))
+        self._addresses = Buckets(address_per_minute / 60, max(10.0, address_per_minute / 4))
+        self._tenants = Buckets(per_minute / 60, max(10.0, per_minute / 4))
 
     async def check(self, monitor: Monitor) -> Outcome:
         """What there is to be said of the monitor. Raises PutOff."""
+        if not self._tenants.take(str(monitor.tenant)):
+            raise PutOff("too many checks of this tenant")
         checked = time.time()
         try:
             answer = await self._outbound.get(
@@ -50,8 +47,8 @@ class Checker:
 
     def _permit(self, tenant: int) -> Callable[[str], None]:
         def permit(address: str) -> None:
-            if not self._paces.take(f"{tenant} {address}"):
-                raise PutOff
+            if not self._addresses.take(f"{tenant} {address}"):
+                raise PutOff("too many checks of this address")
 
         return permit
 

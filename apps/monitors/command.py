@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 
@@ -20,6 +21,8 @@ from config.sources import load
 from server.logs import configure
 
 EXIT_INVALID = 2
+# A look-up can't be broken off. Of a name whose servers do not answer the resolver is to be done soon.
+RESOLVER_OPTIONS = "timeout:2 attempts:2"
 
 
 @click.command("monitor-worker")
@@ -36,6 +39,7 @@ def monitor_worker(config_file: str | None, database: str | None, log_format: st
     configure(settings.log_format, settings.log_level)
     logging.getLogger("tornado").addHandler(logging.NullHandler())
     logging.getLogger("tornado").propagate = False
+    os.environ.setdefault("RES_OPTIONS", RESOLVER_OPTIONS)
     uvloop.run(_work(settings))
 
 

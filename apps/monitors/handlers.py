@@ -1,16 +1,18 @@
 """Monitors over HTTP: what a tenant has, and how it stands (M5). All of it goes on working beside the stream.
 
-Owns the endpoints of monitors, checks, alert rules and incidents. What is another tenant's is not there (404). Must
-never know how anything is stored or checked.
+Owns the endpoints of monitors, checks, alert rules and incidents, and how often a tenant may change something: each
+change is an event, and the log is all tenants'. What is another tenant's is not there (404). Must never know how
+anything is stored or checked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from apps.monitors.incidents import IncidentStore, NoMonitor, NotTogether
+from apps.monitors.limits import Buckets
 from apps.monitors.model import IncidentList, MonitorChange, NewMonitor, NewRule, Pages, RuleChange, RuleList
 from apps.monitors.sign_in import no_tenant
 from apps.monitors.store import MonitorStore
@@ -21,9 +23,11 @@ from bridges.outbound import Outbound, OutboundRefused
 from config.settings import Settings
 from handlers.answers import Refused
 from handlers.endpoints import Body, Call, Endpoint, Reply, conflict, invalid, not_found
+from server.endings import RATE_LIMITED
 
 MONITORS, RULES, INCIDENTS = "/api/v1/monitors", "/api/v1/alert-rules", "/api/v1/incidents"
 LATEST = "/api/v1/checks/latest"
+CHANGES_PER_SECOND, CHANGES_AT_ONCE = 5.0, 300
 _ID = re.compile(r"[0-9a-f]{24}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
@@ -46,6 +50,7 @@ class MonitorHandlers:
         self._tokens = tokens
         self._watch = watch
         self._outbound = outbound
+        self._changes = Buckets(CHANGES_PER_SECOND, CHANGES_AT_ONCE)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """See the module's head."""
@@ -54,15 +59,10 @@ class MonitorHandlers:
     def _monitor_endpoints(self) -> Iterator[Endpoint]:
         tag, mine, one = "monitors", self._tokens.signed_in, f"{MONITORS}/{{monitor_id}}"
         yield Endpoint("GET", MONITORS, self._list, "The tenant's monitors.", Pages, access=mine, tag=tag)
-        yield Endpoint(
-            "POST", MONITORS, self._create, "A new monitor.", body=NewMonitor, access=mine, status=201, errors=(409,),
-            tag=tag,
-        )  # fmt: skip
+        yield self._change_by("POST", MONITORS, self._create, "A new monitor.", tag, NewMonitor)
         yield Endpoint("GET", one, self._get, "A monitor.", access=mine, tag=tag)
-        yield Endpoint(
-            "PATCH", one, self._change, "Change a monitor.", body=MonitorChange, access=mine, errors=(409,), tag=tag
-        )
-        yield Endpoint("DELETE", one, self._delete, "Delete a monitor.", access=mine, status=204, tag=tag)
+        yield self._change_by("PATCH", one, self._change, "Change a monitor.", tag, MonitorChange)
+        yield self._change_by("DELETE", one, self._delete, "Delete a monitor.", tag)
         yield Endpoint("GET", f"{one}/checks", self._checks, "Its checks, newest first.", Pages, access=mine, tag=tag)
         yield Endpoint("GET", LATEST, self._latest, "The last check of each monitor.", Pages, access=mine, tag=tag)
         yield Endpoint("GET", f"{MONITORS}/summary", self._summary, "How many stand how.", access=mine, tag=tag)
@@ -70,17 +70,35 @@ class MonitorHandlers:
     def _alert_endpoints(self) -> Iterator[Endpoint]:
         tag, mine, one = "alerts", self._tokens.signed_in, f"{RULES}/{{rule_id}}"
         yield Endpoint("GET", RULES, self._list_rules, "The alert rules.", RuleList, access=mine, tag=tag)
-        yield Endpoint(
-            "POST", RULES, self._create_rule, "A new alert rule.", body=NewRule, access=mine, status=201,
-            errors=(409,), tag=tag,
-        )  # fmt: skip
+        yield self._change_by("POST", RULES, self._create_rule, "A new alert rule.", tag, NewRule)
         yield Endpoint("GET", one, self._get_rule, "An alert rule.", access=mine, tag=tag)
-        yield Endpoint("PATCH", one, self._change_rule, "Change an alert rule.", body=RuleChange, access=mine, tag=tag)
-        yield Endpoint("DELETE", one, self._delete_rule, "Delete an alert rule.", access=mine, status=204, tag=tag)
+        yield self._change_by("PATCH", one, self._change_rule, "Change an alert rule.", tag, RuleChange)
+        yield self._change_by("DELETE", one, self._delete_rule, "Delete an alert rule.", tag)
         yield Endpoint(
             "GET", INCIDENTS, self._list_incidents, "Incidents, newest first.", IncidentList, access=mine, tag=tag
         )
         yield Endpoint("GET", f"{INCIDENTS}/{{incident_id}}", self._get_incident, "An incident.", access=mine, tag=tag)
+
+    def _change_by(
+        self,
+        method: str,
+        path: str,
+        run: Callable[[Call], Awaitable[Reply]],
+        summary: str,
+        tag: str,
+        body: type[Body] | None = None,
+    ) -> Endpoint:
+        """An endpoint that changes something."""
+        status = {"POST": 201, "PATCH": 200, "DELETE": 204}[method]
+        errors = (429,) if body is None else (409, 429)
+        return Endpoint(
+            method, path, run, summary, body=body, access=self._may_change, status=status, errors=errors, tag=tag
+        )
+
+    def _may_change(self, call: Call) -> None:
+        self._tokens.signed_in(call)
+        if not self._changes.take(call.principal.tenant):
+            raise Refused(RATE_LIMITED, reason="too many changes of this tenant")
 
     # --- monitors
 

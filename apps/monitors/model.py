@@ -90,10 +90,11 @@ class NewRule(Body):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """A certificate is the same at each check; and the window is as long as it has to be."""
+        """One look at a certificate is enough to know its end; the window is as long as it has to be. Several good
+        ones in a row are still needed, for of several machines behind a name one may have the old certificate."""
         if isinstance(values, dict):
             if values.get("trigger_type") == "ssl_expiry":
-                values = {"breaches": 1, "recoveries": 1} | values
+                values = {"breaches": 1} | values
             breaches = values.get("breaches", 3)
             values = {"window": breaches if isinstance(breaches, int) else 3} | values
         return values

@@ -4,8 +4,10 @@ Owns the one transaction of a check: the check itself, the monitor's state, inci
 and the events of all of these, by `say`: into the worker's own queue, or into the outbox where a node simulates.
 
 Invariants: nothing is said of what was not stored, and nothing stored is not said; a monitor's checks are recorded one
-after the other, whoever records; of a monitor that is gone or paused nothing is recorded.
-Cost: five statements or so, one transaction; the history of a monitor holds `keep` checks and a few.
+after the other, whoever records; of a monitor that is gone or paused nothing is recorded; a check whose recording was
+in doubt and is tried again is recorded once.
+Cost: five statements or so, one transaction; the history of a monitor holds `keep` checks and less than `TRIM_EVERY`
+more.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from apps.monitors.tables import checks, incidents, monitors, rules
 from bridges.database import Database
 
 TRIM_EVERY = 20
+MAX_COUNTED = 100_000
 
 Say = Callable[[AsyncConnection, Sequence[Said]], Awaitable[None]]
 
@@ -35,6 +38,7 @@ class Recorder:
         self._database = database
         self._say = say
         self._keep = keep
+        self._since_trim: dict[str, int] = {}  # by monitor: by the checks' numbers some would never have their turn
 
     async def record(self, monitor_id: str, outcome: Outcome) -> bool:
         """Store what a check of a monitor found; False if nobody wants to know any more. Raises DatabaseUnavailable."""
@@ -46,14 +50,15 @@ class Recorder:
             said = [Said(row.tenant_id, CHECK, said_of(monitor_id, row.name, outcome))]
             said += await self._judge(connection, row, check)
             await self._say(connection, said)
-            if check % TRIM_EVERY == 0:
+            if self._is_to_trim(monitor_id):
                 await self._trim(connection, monitor_id)
         return True
 
     @staticmethod
     async def _update(connection: AsyncConnection, monitor_id: str, outcome: Outcome) -> Any:
-        """The monitor, which is locked from here on; None if it is gone or paused."""
-        asked = (monitors.c.id == monitor_id) & monitors.c.enabled
+        """The monitor, which is locked from here on; None if it is gone or paused, or has this check already."""
+        news = monitors.c.checked.is_distinct_from(outcome.checked)
+        asked = (monitors.c.id == monitor_id) & monitors.c.enabled & news
         name = (await connection.execute(select(monitors.c.name).where(asked))).scalar()
         if name is None:
             return None
@@ -135,6 +140,15 @@ class Recorder:
         }
         await connection.execute(insert(incidents).values(facts | also))
         return [_marked(Said(monitor.tenant_id, CREATED, facts), since[0])]
+
+    def _is_to_trim(self, monitor_id: str) -> bool:
+        """True for a monitor's first check here, and for every so many after it."""
+        count = self._since_trim.get(monitor_id, TRIM_EVERY) + 1
+        due = count > TRIM_EVERY
+        if len(self._since_trim) >= MAX_COUNTED:  # most of them are gone
+            self._since_trim.clear()
+        self._since_trim[monitor_id] = 1 if due else count
+        return due
 
     async def _trim(self, connection: AsyncConnection, monitor_id: str) -> None:
         """Forget the oldest checks."""

@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from apps.monitors.ending import to_the_end
 from apps.monitors.model import CHECK, Said
 from apps.monitors.tables import outgoing
 from bridges.database import Database
@@ -72,14 +71,14 @@ class Sender:
         wait = FIRST_WAIT_SECONDS
         while wanted():
             self._written.clear()
-            rows = await to_the_end(self._oldest())
+            rows = await self._oldest()
             if not rows:
                 await self._pause(IDLE_SECONDS)
                 continue
             if await self._send(rows):
                 wait = FIRST_WAIT_SECONDS
                 continue
-            await to_the_end(self.bound())
+            await self.bound()
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
@@ -107,7 +106,7 @@ class Sender:
             return True
         finally:
             if done:
-                await to_the_end(self._forget(done))
+                await self._forget(done)
 
     async def _forget(self, rows: Sequence[int]) -> None:
         async with self._database.writing() as connection:

@@ -4,12 +4,14 @@ Owns the endpoints under `/api/v1/auth`: register, log in, a fresh token, log ou
 Must never know of monitors.
 
 Invariants: a login with a wrong password and one of nobody give the same answer after the same work; guesses are
-counted by address and by e-mail address. A user who is removed, and a token that is logged out, lose their streams on
-all nodes at once.
+counted by address (of IPv6 by network, for whoever has one address has them all) and by e-mail address, and who guesses
+from one address locks nobody out. A user who is removed, and a token that is logged out, lose their streams on all
+nodes at once.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -32,6 +34,8 @@ from server.peers import Peers
 
 ROOT = "/api/v1/auth"
 LONGEST_REVOCATION_SECONDS = 30 * 86_400.0
+MAX_EMAIL_CHARACTERS = 254
+EMAIL_SHARE = 3  # so many times what one address may guess, for one e-mail address
 
 
 def _check_text(value: str) -> str:
@@ -42,7 +46,26 @@ def _check_text(value: str) -> str:
     return value
 
 
-Email = Annotated[str, StringConstraints(to_lower=True, max_length=254, pattern=r"^[^@\s]{1,64}@[^@\s]{1,189}$"), Safe]
+def _check_length(value: str) -> str:
+    """Small letters may be more than the capitals were."""
+    if len(value) > MAX_EMAIL_CHARACTERS:
+        raise ValueError(f"must be at most {MAX_EMAIL_CHARACTERS} characters")
+    return value
+
+
+def crowd_of(address: str) -> str:
+    """Whom an address stands for, when its requests are counted."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
+_Lower = StringConstraints(to_lower=True, max_length=MAX_EMAIL_CHARACTERS, pattern=r"^[^@\s]{1,64}@[^@\s]{1,189}$")
+Email = Annotated[str, _Lower, AfterValidator(_check_length), Safe]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_text)]
 NewSecret = Annotated[str, StringConstraints(min_length=8, max_length=200), AfterValidator(_check_text)]
 
@@ -89,7 +112,8 @@ class SignIn:
         self._options = options
         self._peers = Peers(settings.trusted_proxies)
         per_minute = settings.monitors_logins_per_minute
-        self._guesses = Buckets(per_minute / 60, per_minute)
+        self._by_address = Buckets(per_minute / 60, per_minute)
+        self._by_email = Buckets(EMAIL_SHARE * per_minute / 60, EMAIL_SHARE * per_minute)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """See the module's head."""
@@ -127,8 +151,7 @@ class SignIn:
     def _count(self, request: Request, email: str | None = None) -> None:
         """One more guess. Raises Refused if it is one too many."""
         address = self._peers.address(request.remote, request.headers.get(b"x-forwarded-for"))
-        keys = [f"address {address}"] + ([f"email {email}"] if email else [])
-        if not all(self._guesses.take(key) for key in keys):
+        if not self._by_address.take(crowd_of(address)) or (email is not None and not self._by_email.take(email)):
             raise Refused(RATE_LIMITED, reason="too many attempts: try again in a minute")
 
     async def _register(self, call: Call) -> Reply:

@@ -22,7 +22,6 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.monitors.accounts import Accounts, Taken
-from apps.monitors.ending import to_the_end
 from apps.monitors.incidents import IncidentStore
 from apps.monitors.model import NewMonitor, NewRule, Outcome, Said
 from apps.monitors.passwords import Passwords
@@ -154,7 +153,7 @@ class Simulation:
         while True:
             wait = self._seconds
             try:
-                await to_the_end(self._step(turn))
+                await self._step(turn)
             except DatabaseUnavailable:
                 wait = RETRY_SECONDS  # /ready says so already
             turn += 1
@@ -170,7 +169,10 @@ class Simulation:
         query = select(monitors.c.id, monitors.c.url, monitors.c.checked).join_from(monitors, tenants)
         wanted = query.where(tenants.c.simulated, monitors.c.enabled).order_by(monitors.c.created, monitors.c.id)
         async with self._database.reading() as connection:
-            return (await connection.execute(wanted)).all()
+            rows = (await connection.execute(wanted)).all()
+        there = {row.id for row in rows}
+        self._sites = {name: site for name, site in self._sites.items() if name in there}
+        return rows
 
     async def _check(self, row: Any) -> None:
         site = self._sites.get(row.id)

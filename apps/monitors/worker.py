@@ -1,12 +1,11 @@
 """The worker (M3): a process that checks every enabled monitor at its interval and tells a node what it found.
 
-Owns the life of that process: which monitors there are, how many are checked at a time, what is stored, that it goes on
-whatever is away, and its stop. Of several workers over one database one is at work (a lease); the others stand by and
-take over within seconds.
+Owns the life of that process: which monitors there are, how many are checked at a time, that it goes on whatever is
+away, and its stop. Of several workers over one database one is at work (a lease); the others stand by and take over
+within seconds.
 
-The way of a result: check → a bounded list in memory → the database, with what follows from it, in one transaction →
-the queue in the database → a node. While the database is away results wait in memory, in order, and the oldest go when
-there are too many; while the nodes are away they wait in the database (sender.py).
+The way of a result: check → a bounded list in memory (results.py) → the database, with what follows from it, in one
+transaction (recorder.py) → the queue in the database → a node (sender.py).
 
 Invariant: nothing that was stored is lost by a `kill -9`; what was sent twice is one event.
 Cost: a task per check under way.
@@ -19,7 +18,6 @@ import os
 import socket
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from typing import Any
@@ -29,19 +27,18 @@ import psutil
 import ujson
 from alembic.script import ScriptDirectory
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.monitors.checker import Checker, PutOff
-from apps.monitors.ending import to_the_end
+from apps.monitors.checker import Checker
 from apps.monitors.model import Outcome, Said
 from apps.monitors.recorder import Recorder
+from apps.monitors.results import Results
 from apps.monitors.schedule import Monitor, Schedule
 from apps.monitors.sender import Sender
 from apps.monitors.tables import monitors, tenants, workers
 from bridges.database import MIGRATIONS, Database, DatabaseUnavailable
 from bridges.leases import Lease, leases
-from bridges.outbound import Outbound
+from bridges.outbound import Outbound, PutOff
 from config.settings import Settings
 from server.logs import get_logger
 from server.notify import Notifier
@@ -55,6 +52,8 @@ FORGET_SECONDS = 86_400.0
 RETRY_SECONDS = 1.0
 FINISH_SECONDS = 5.0
 MAX_IDS = 500  # in one statement
+TENANT_SHARE = 5  # a tenant may have one in so many of the checks under way
+SPARE_PACE = 1.25  # over what a tenant's monitors need at most, for jitter and changes
 
 log = get_logger("monitor_worker")
 
@@ -78,16 +77,17 @@ class Worker:
         )
         self._recorder = Recorder(self._database, self._say, settings.monitors_keep_checks)
         self._outbound = Outbound(ports=settings.monitors_ports, allow_private=settings.monitors_allow_private)
-        self._checker = Checker(self._outbound, settings.monitors_host_per_minute)
-        self._schedule = Schedule()
+        self._checker = Checker(
+            self._outbound,
+            address_per_minute=settings.monitors_host_per_minute,
+            per_minute=60 * SPARE_PACE * settings.monitors_per_tenant / settings.monitors_min_interval_seconds,
+        )
+        self._schedule = Schedule(most_of_one=max(1, settings.monitors_concurrency // TENANT_SHARE))
         self._slots = asyncio.Semaphore(settings.monitors_concurrency)
-        self._found: deque[tuple[str, Outcome]] = deque()
-        self._something = asyncio.Event()
-        self._all_stored = asyncio.Event()
+        self._results = Results(settings.monitors_keep_results, self._store, self._lease.holds)
         self._checks: set[asyncio.Task[None]] = set()
         self._notifier = Notifier(self._status)
         self.counts = {"success": 0, "failure": 0, "put_off": 0}
-        self.dropped = 0
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Worker:
         lasting: dict[str, Callable[[], Awaitable[None]]] = {
             "look": self._look_always,
             "schedule": self._check_all,
-            "record": self._record_all,
+            "store": self._results.run,
             "send": self._send_all,
             "report": self._report_always,
             "beat": self._beat,
@@ -149,13 +149,11 @@ class Worker:
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Store what was found, let another worker go on at once, and let go of everything."""
-        self._something.set()
-        self._all_stored.clear()
         try:
             async with asyncio.timeout(FINISH_SECONDS):
-                await self._all_stored.wait()
+                await self._results.all_stored()
         except TimeoutError:
-            log.error("results_lost", results=len(self._found))
+            log.error("results_lost", results=len(self._results))
         await cancelled(tasks)
         try:
             async with asyncio.timeout(FINISH_SECONDS), self._database.writing() as connection:
@@ -172,7 +170,7 @@ class Worker:
 
     async def _look_always(self) -> None:
         while True:
-            await to_the_end(self._look())
+            await self._look()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
@@ -186,10 +184,7 @@ class Worker:
             log.warning("monitors_not_read", reason=error.reason)
             return
         self._schedule.keep(())
-        if self._found:  # another worker has checked meanwhile
-            self.dropped += len(self._found)
-            log.error("results_dropped", results=len(self._found), reason="another worker is at work")
-            self._found.clear()
+        self._results.give_up()
 
     async def _check_all(self) -> None:
         while True:
@@ -213,58 +208,30 @@ class Worker:
                     self._schedule.put(_monitor(row), time.monotonic(), time.time())
 
     async def _check(self, monitor: Monitor) -> None:
-        began = time.monotonic()
+        began, put_off = time.monotonic(), False
         try:
             outcome = await self._checker.check(monitor)
         except PutOff:
             self.counts["put_off"] += 1
+            put_off = True
         except Exception:
             log.exception("check_failed", monitor=monitor.id)
         else:
             self.counts["success" if outcome.success else "failure"] += 1
-            self._keep(monitor.id, outcome)
+            self._results.add(monitor.id, outcome)
         finally:
             self._slots.release()
-            self._schedule.done(monitor.id, began, time.monotonic())
+            self._schedule.done(monitor.id, began, time.monotonic(), put_off=put_off)
 
     # --- results
 
-    def _keep(self, monitor_id: str, outcome: Outcome) -> None:
-        self._found.append((monitor_id, outcome))
-        if len(self._found) > self._settings.monitors_keep_results:
-            self._found.popleft()
-            self.dropped += 1
-        self._something.set()
-
-    async def _record_all(self) -> None:
-        away = False
-        while True:
-            self._something.clear()
-            while self._found:
-                monitor_id, outcome = first = self._found[0]
-                try:
-                    await to_the_end(self._record(monitor_id, outcome))
-                except DatabaseUnavailable as error:
-                    if not away:
-                        log.error("results_not_stored", reason=error.reason)
-                    away = True
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                except SQLAlchemyError:
-                    log.exception("result_not_stored", monitor=monitor_id)
-                    self.dropped += 1
-                if self._found and self._found[0] is first:  # it may have been dropped meanwhile
-                    self._found.popleft()
-                if away:
-                    log.info("results_stored_again", waiting=len(self._found), dropped=self.dropped)
-                    away = False
-            self._all_stored.set()
-            await self._something.wait()
-
-    async def _record(self, monitor_id: str, outcome: Outcome) -> None:
+    async def _store(self, monitor_id: str, outcome: Outcome) -> None:
         await self._recorder.record(monitor_id, outcome)
         self._sender.wake()
-        await self._sender.bound()
+        try:
+            await self._sender.bound()
+        except DatabaseUnavailable:
+            pass  # this one is stored; the next looks again
 
     async def _say(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
         await self._sender.put(connection, said)
@@ -284,10 +251,10 @@ class Worker:
         return {
             "active": self._lease.held,
             "monitors": len(self._schedule),
-            "queue": self._sender.waiting + len(self._found),
+            "queue": self._sender.waiting + len(self._results),
             "sent": self._sender.sent,
             "refused": self._sender.refused,
-            "dropped": self.dropped + self._sender.dropped,
+            "dropped": self._results.dropped + self._sender.dropped,
             "checks": self.counts,
             "server": self._sender.state,
         }
@@ -295,7 +262,7 @@ class Worker:
     async def _report_always(self) -> None:
         while True:
             try:
-                await to_the_end(self._report())
+                await self._report()
             except DatabaseUnavailable:
                 pass
             await asyncio.sleep(REPORT_SECONDS)

@@ -13,7 +13,6 @@ from typing import Any
 import ujson
 from sqlalchemy import select
 
-from apps.monitors.ending import to_the_end
 from apps.monitors.tables import monitors, tenants, workers
 from bridges.database import Database, DatabaseUnavailable
 
@@ -34,7 +33,7 @@ class Workers:
         """Look now and then, for ever."""
         while True:
             try:
-                await to_the_end(self.look())
+                await self.look()
             except DatabaseUnavailable as error:
                 self.state = error.reason
             await asyncio.sleep(LOOK_SECONDS)

@@ -2,80 +2,76 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apps.jobs.application import Jobs
+from tests.apps.jobbing import (
+    DONE,
+    OPERATOR,
+    ROOT,
+    WANTED,
+    WORKING,
+    ask,
+    begun,
+    last_id,
+    report,
+    states,
+    states_to_the_end,
+)
 from tests.faults.witnesses import Attempt
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
-from tests.harness.redis import RedisServer
-from tests.harness.stream import Stream
-from tests.threats.tokens import signed
+from tests.threats.tokens import bearer, signed
 
-ROOT = "/api/v1/jobs"
-WANTED = {"topics": ["technology"], "sources": ["techcrunch", "ars-technica"]}
-WORKING = {"status": "processing", "progress": 40, "stage": "processing-articles", "message": "2 of 5"}
-DONE = {"status": "completed", "progress": 90, "stage": "done", "message": "ready", "data": {"words": 812}}
-OPERATOR = {"sub": "service", "ringcast": {"operate": True}}
-Start = Callable[..., Node]
+ABANDONED_SECONDS = 2
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
-    """Starts nodes over one database."""
-    database = f"sqlite:{tmp_path}/jobs.db"
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node over one of the databases, which all tests here use."""
+    folder = tmp_path_factory.mktemp("jobs")
+    database = f"sqlite:{folder}/jobs.db"
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
-        database = server.url(f"jobs_{abs(hash(tmp_path)):x}")
-    nodes: list[Node] = []
-
-    def begin(**settings: object) -> Node:
-        nodes.append(Node(tmp_path, apps="jobs", database=database, drain_seconds=0, **settings).start())
-        return nodes[-1]
-
-    yield begin
-    for node in nodes:
-        node.kill()
+        database = server.url("jobs")
+    settings: dict[str, Any] = {"jobs_abandoned_seconds": ABANDONED_SECONDS, "jobs_per_minute": 10_000}
+    started = Node(folder, apps="jobs", simulate=False, database=database, **settings).start()
+    yield started
+    started.kill()
 
 
-def ask(
-    node: Node, method: str, path: str, body: object = None, claims: dict[str, Any] | None = None
-) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer."""
-    headers = {"Content_Type": "application/json"}
-    if claims is not None:
-        headers["Authorization"] = f"Bearer {signed(claims)}"
-    status, _, answer = node.request(method, path, json.dumps(body) if body is not None else "", **headers)
-    return status, json.loads(answer) if answer else {}
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with a key, and with limits that are soon reached."""
+    folder = tmp_path_factory.mktemp("jobs-guarded")
+    settings: dict[str, Any] = {
+        "jwt_secret": TOKEN_SECRET,
+        "allowed_origins": "https://app.example.com",
+        "jobs_per_minute": 3,
+    }
+    channels = '{"jobs": {"max_age_seconds": 1}}'
+    database = f"sqlite:{folder}/jobs.db"
+    started = Node(folder, apps="jobs", simulate=False, database=database, channels=channels, **settings).start()
+    yield started
+    started.kill()
 
 
-def begun(node: Node, claims: dict[str, Any] | None = None) -> str:
-    status, started = ask(node, "POST", ROOT, WANTED, claims)
-    assert status == 201
-    assert started["sseEndpoint"] == f"{ROOT}/{started['jobId']}/events"
-    job_id: str = started["jobId"]
-    return job_id
+def gets(node: Node, worker: str, job_id: str) -> bool:
+    """True if the worker is given this job when it takes all that there are."""
+    while (answer := ask(node, "POST", f"{ROOT}/claim", {"worker": worker}))[0] == 200:
+        if answer[1]["jobId"] == job_id:
+            return True
+    assert answer[0] == 204
+    return False
 
 
-def states(stream: Stream, count: int) -> list[dict[str, Any]]:
-    """So many states, each an unnamed message."""
-    found = []
-    while len(found) < count:
-        block = stream.next_event(10)
-        assert block.type in ("hello", "message"), block.type
-        if block.type == "message":
-            assert block.data is not None
-            found.append(json.loads(block.data))
-    return found
-
-
-def test_a_job_is_watched_from_its_present_state_to_its_end(start: Start) -> None:
+def test_a_job_is_watched_from_its_present_state_to_its_end(node: Node) -> None:
     """J1, J2, J3: unnamed messages in the seed's words; the stream ends with the job, and a reconnection is 204."""
-    node = start()
     job_id = begun(node)
     with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
         (first,) = states(stream, 1)
@@ -88,18 +84,12 @@ def test_a_job_is_watched_from_its_present_state_to_its_end(start: Start) -> Non
         assert done == {"jobId": job_id, **DONE, "progress": 100, "timestamp": done["timestamp"]}
         cursor = stream.next_event(5)
         assert cursor.type == "finished"
-    last = node.request("GET", f"{ROOT}/{job_id}/events", Last_Event_ID=_last_id(stream))
+    last = node.request("GET", f"{ROOT}/{job_id}/events", Last_Event_ID=last_id(stream))
     assert last[0] == 204
 
 
-def _last_id(stream: Stream) -> str:
-    ids = [line.removeprefix(b"id: ").decode() for line in stream.raw.split(b"\n") if line.startswith(b"id: ")]
-    return ids[-1]
-
-
-def test_who_comes_late_gets_the_present_state_at_once(start: Start) -> None:
-    """J3: while the job runs, after its end, and after the node was killed."""
-    node = start()
+def test_who_comes_late_gets_the_present_state_at_once(node: Node) -> None:
+    """J3: while the job runs, after its end, and after the node was killed and has forgotten its log."""
     job_id = begun(node)
     ask(node, "POST", f"{ROOT}/{job_id}/updates", WORKING)
     with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
@@ -112,23 +102,21 @@ def test_who_comes_late_gets_the_present_state_at_once(start: Start) -> None:
         assert stream.next_event(5).type == "finished"
 
 
-def test_a_reader_who_was_away_at_the_end_gets_it(start: Start) -> None:
+def test_a_reader_who_was_away_at_the_end_gets_it(node: Node) -> None:
     """J3: with the cursor from before the end there is a stream, and its last message is the end."""
-    node = start()
     job_id = begun(node)
     with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
         states(stream, 1)
         ask(node, "POST", f"{ROOT}/{job_id}/updates", WORKING)
         states(stream, 1)
     ask(node, "POST", f"{ROOT}/{job_id}/updates", DONE)
-    with Attempt(node.port, f"{ROOT}/{job_id}/events", Last_Event_ID=_last_id(stream)) as again:
+    with Attempt(node.port, f"{ROOT}/{job_id}/events", Last_Event_ID=last_id(stream)) as again:
         assert states(again, 1)[0]["status"] == "completed"
         assert again.next_event(5).type == "finished"
 
 
-def test_reports_that_are_no_news_or_come_too_late_change_nothing(start: Start) -> None:
+def test_reports_that_are_no_news_or_come_too_late_change_nothing(node: Node) -> None:
     """J2: services report over ways that keep no order."""
-    node = start()
     job_id = begun(node)
     path = f"{ROOT}/{job_id}/updates"
     assert ask(node, "POST", path, WORKING)[0] == 200
@@ -152,97 +140,143 @@ def test_reports_that_are_no_news_or_come_too_late_change_nothing(start: Start) 
         (WORKING | {"data": {"x": "y" * 20_000}}, 422, "data"),
         ({"progress": 1}, 422, "status"),
         (WORKING | {"progres": 1}, 422, "progres"),
+        (WORKING | {"message": "a\u0000b"}, 422, "message"),
+        (WORKING | {"worker": "nobody"}, 409, "worker"),
     ],
 )
-def test_a_report_that_is_not_valid_names_the_field(
-    shared_jobs: Node, body: dict[str, Any], status: int, field: str
-) -> None:
+def test_a_report_that_is_not_valid_names_the_field(node: Node, body: dict[str, Any], status: int, field: str) -> None:
     """J2."""
-    job_id = begun(shared_jobs)
-    found, answer = ask(shared_jobs, "POST", f"{ROOT}/{job_id}/updates", body)
+    job_id = begun(node)
+    found, answer = ask(node, "POST", f"{ROOT}/{job_id}/updates", body)
     assert (found, answer["field"]) == (status, field)
 
 
-@pytest.mark.parametrize("body", [{}, {"topics": []}, WANTED | {"sources": ["x"] * 21}, WANTED | {"topics": [""]}])
-def test_a_job_that_is_none_is_refused(shared_jobs: Node, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"topics": []},
+        {"topics": ["x"]},
+        {"topics": ["x"], "texts": ["y" * 20_001]},
+        WANTED | {"sources": ["x"] * 21},
+        WANTED | {"sources": ["x" * 501]},
+        WANTED | {"topics": [""]},
+    ],
+)
+def test_a_job_that_is_none_is_refused(node: Node, body: dict[str, Any]) -> None:
     """J1."""
-    assert ask(shared_jobs, "POST", ROOT, body)[0] == 422
+    assert ask(node, "POST", ROOT, body)[0] == 422
 
 
-def test_what_is_not_there_is_404_on_streams_too(shared_jobs: Node) -> None:
+def test_what_is_not_there_is_404_on_streams_too(node: Node) -> None:
     """J1."""
     for path in (f"{ROOT}/none", f"{ROOT}/none/events"):
-        assert ask(shared_jobs, "GET", path)[0] == 404
-    assert ask(shared_jobs, "POST", f"{ROOT}/none/updates", WORKING)[0] == 404
+        assert ask(node, "GET", path)[0] == 404
+    assert ask(node, "POST", f"{ROOT}/none/updates", WORKING)[0] == 404
 
 
-@pytest.fixture(scope="module")
-def shared_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    folder = tmp_path_factory.mktemp("jobs")
-    node = Node(folder, apps="jobs", database=f"sqlite:{folder}/jobs.db", jobs_per_minute=10_000).start()
-    yield node
-    node.kill()
+def test_an_owner_may_start_so_many_a_minute(guarded: Node) -> None:
+    """J6: and no other owner is held up by that."""
+    assert [ask(guarded, "POST", ROOT, WANTED, {"sub": "busy"})[0] for _ in range(4)] == [201, 201, 201, 429]
+    assert ask(guarded, "POST", ROOT, WANTED, {"sub": "other"})[0] == 201
 
 
-def test_only_its_owner_sees_a_job(start: Start) -> None:
-    """J6: to others it is not there; a service reports, an owner does not."""
-    node = start(jwt_secret=TOKEN_SECRET)
-    mine, other = {"sub": "mine"}, {"sub": "other"}
-    job_id = begun(node, mine)
-    assert ask(node, "POST", ROOT, WANTED)[0] == 401
-    for path in (f"{ROOT}/{job_id}", f"{ROOT}/{job_id}/events"):
-        assert ask(node, "GET", path)[0] == 401
-        assert ask(node, "GET", path, claims=other)[0] == 404
-    assert ask(node, "GET", ROOT, claims=other)[1]["jobs"] == []
-    assert [job["jobId"] for job in ask(node, "GET", ROOT, claims=mine)[1]["jobs"]] == [job_id]
-    assert ask(node, "POST", f"{ROOT}/{job_id}/updates", WORKING, mine)[0] == 403
-    headers = {"Authorization": f"Bearer {signed(mine)}"}
-    with Attempt(node.port, f"{ROOT}/{job_id}/events", **headers) as stream:
-        states(stream, 1)
-        assert ask(node, "POST", f"{ROOT}/{job_id}/updates", WORKING, OPERATOR)[0] == 200
-        assert states(stream, 1)[0]["progress"] == 40
-    # The general endpoint of the channel gives it away neither.
-    status, _, _ = node.request("GET", "/channels/jobs/events", Authorization=f"Bearer {signed(other)}")
-    assert status == 404
-
-
-def test_an_owner_may_start_so_many_a_minute(start: Start) -> None:
-    """J6."""
-    node = start(jobs_per_minute=3)
-    assert [ask(node, "POST", ROOT, WANTED)[0] for _ in range(4)] == [201, 201, 201, 429]
-
-
-def test_a_job_is_worked_on_by_one_and_goes_to_another_if_that_one_dies(start: Start) -> None:
-    node = start(jobs_abandoned_seconds=0.5)
+def test_a_job_is_worked_on_by_one_and_goes_to_another_if_that_one_dies(node: Node) -> None:
+    """J2."""
     job_id = begun(node)
-    claim = f"{ROOT}/claim"
-    assert ask(node, "POST", claim, {"worker": "one"})[1]["jobId"] == job_id
-    assert ask(node, "POST", claim, {"worker": "two"})[0] == 204
-    ask(node, "POST", f"{ROOT}/{job_id}/updates", WORKING)
-    answers: list[tuple[int, Any]] = []
-
-    def claimed() -> bool:
-        answers.append(ask(node, "POST", claim, {"worker": "two"}))
-        return answers[-1][0] != 204
-
-    wait_until(claimed)
-    status, answer = answers[-1]
-    assert (status, answer["jobId"]) == (200, job_id)
+    assert gets(node, "one", job_id)
+    assert not gets(node, "two", job_id)
+    assert report(node, job_id, WORKING) == 200
+    wait_until(lambda: gets(node, "two", job_id))
+    assert report(node, job_id, DONE | {"worker": "two"}) == 200
 
 
-def test_two_nodes_over_one_redis_and_one_database_are_one(start: Start, tmp_path: Path) -> None:
-    """J5, J7: started here, reported there, watched on both."""
-    redis = RedisServer(tmp_path).start()
-    try:
-        first, second = start(relay=redis.url), start(relay=redis.url)
-        job_id = begun(first)
-        with (
-            Attempt(first.port, f"{ROOT}/{job_id}/events") as here,
-            Attempt(second.port, f"{ROOT}/{job_id}/events") as there,
+def test_a_job_that_is_given_back_goes_to_another_at_once(node: Node) -> None:
+    """J2: and what the worker before says of it is refused from then on, until it has the job again."""
+    texts = ["One. Two.", "Three."]
+    job_id = begun(node, topics=["numbers"], texts=texts)
+    release = f"{ROOT}/{job_id}/release"
+    assert gets(node, "one", job_id)
+    assert ask(node, "GET", f"{ROOT}/{job_id}")[1]["texts"] == 2  # they are long, and whoever gave them has them
+    assert report(node, job_id, WORKING | {"worker": "one"}) == 200
+    assert ask(node, "POST", release, {"worker": "two"})[0] == 409
+    assert ask(node, "POST", release, {"worker": "one"})[0] == 204
+    assert report(node, job_id, WORKING | {"worker": "one", "progress": 60}) == 409
+    assert gets(node, "two", job_id)
+    assert ask(node, "GET", f"{ROOT}/{job_id}")[1]["progress"] == 40
+    assert report(node, job_id, DONE | {"worker": "one"}) == 409
+    assert report(node, job_id, DONE | {"worker": "two"}) == 200
+    assert ask(node, "POST", release, {"worker": "two"})[0] == 409
+    wait_until(lambda: ask(node, "GET", ROOT)[1]["workers"] >= 2)
+
+
+def test_a_worker_that_says_the_same_again_keeps_its_job(node: Node) -> None:
+    """J2: no news for the streams, and a sign that it is at work."""
+    job_id = begun(node)
+    assert gets(node, "one", job_id)
+    assert report(node, job_id, WORKING | {"worker": "one"}) == 200
+    said = time.monotonic()
+    while time.monotonic() < said + 1.5 * ABANDONED_SECONDS:
+        assert report(node, job_id, WORKING | {"worker": "one"}) == 200
+        assert not gets(node, "two", job_id)
+    wait_until(lambda: gets(node, "two", job_id))
+    assert report(node, job_id, DONE | {"worker": "two"}) == 200
+    with Attempt(node.port, f"{ROOT}/{job_id}/events", Last_Event_ID="earliest") as stream:
+        seen = {state["timestamp"] for state in states_to_the_end(stream) if state["status"] == "processing"}
+    assert len(seen) == 1
+
+
+def test_what_others_publish_on_the_channel_is_no_jobs_state(node: Node) -> None:
+    """J3: whoever may publish there may publish anything."""
+    job_id = begun(node)
+    with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
+        states(stream, 1)
+        for event in (
+            {"topic": f"jobs/{job_id}", "data": "no JSON"},
+            {"topic": "other", "data": "{}", "private": True},
         ):
-            assert states(here, 1) == states(there, 1)
-            assert ask(second, "POST", f"{ROOT}/{job_id}/updates", DONE)[0] == 200
-            assert states(here, 1) == states(there, 1)
-            assert here.next_event(5).type == there.next_event(5).type == "finished"
+            assert ask(node, "POST", "/channels/jobs/events", event)[0] == 200
+        assert stream.next_event(5).data == "no JSON"
+        assert report(node, job_id, WORKING) == 200
+        assert states(stream, 1)[0]["progress"] == 40
+    with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
+        assert states(stream, 1)[0]["progress"] == 40
+
+
+def test_the_service_is_well_and_other_origins_may_use_it(guarded: Node) -> None:
+    """J6: `GET /health`; CORS for the pages of an allowed origin, and for no other."""
+    assert ask(guarded, "GET", "/health")[1]["status"] == "ok"
+    for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://evil.example", None)):
+        wanted = {"Origin": origin, "Access_Control_Request_Method": "POST"}
+        _, headers, _ = guarded.request("OPTIONS", ROOT, **wanted, Access_Control_Request_Headers="authorization")
+        assert headers.get("access-control-allow-origin") == allowed
+
+
+def test_a_stream_lasts_an_hour_at_most_and_the_next_goes_on(guarded: Node) -> None:
+    """J7: here a second; its reader comes back with its cursor and misses nothing."""
+    assert Jobs.policy["max_age_seconds"] <= 3_600
+    owner = {"sub": "patient"}
+    job_id = begun(guarded, owner)
+    path, token = f"{ROOT}/{job_id}/events", bearer(signed(owner))
+    with Attempt(guarded.port, path, Authorization=token) as stream:
+        states(stream, 1)
+        assert report(guarded, job_id, WORKING, OPERATOR) == 200
+        assert states(stream, 1)[0]["progress"] == 40
+        while stream.next_event(5).type != "max_age":
+            pass
+    assert report(guarded, job_id, WORKING | {"progress": 70}, OPERATOR) == 200
+    with Attempt(guarded.port, path, Authorization=token, Last_Event_ID=last_id(stream)) as stream:
+        assert states(stream, 1)[0]["progress"] == 70
+
+
+def test_a_job_that_nobody_does_is_given_up_and_one_that_has_ended_is_forgotten(tmp_path: Path) -> None:
+    """J3: its stream ends, and nothing is kept for ever."""
+    database = f"sqlite:{tmp_path}/jobs.db"
+    node = Node(tmp_path, apps="jobs", simulate=False, database=database, jobs_keep_seconds=1).start()
+    try:
+        job_id = begun(node)
+        with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
+            assert states_to_the_end(stream)[-1]["message"].startswith("given up")
+        wait_until(lambda: ask(node, "GET", f"{ROOT}/{job_id}")[0] == 404)
     finally:
-        redis.stop()
+        node.kill()

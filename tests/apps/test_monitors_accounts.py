@@ -48,7 +48,7 @@ def either(request: pytest.FixtureRequest) -> Node:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Behind a proxy, with few guesses, and closed to newcomers."""
-    settings = {"monitors_logins_per_minute": 3, "trusted_proxies": "127.0.0.1", "monitors_registration": False}
+    settings = {"monitors_logins_per_minute": 2, "trusted_proxies": "127.0.0.1", "monitors_registration": False}
     node = Node(tmp_path_factory.mktemp("monitors"), **SETTINGS | settings).start()
     yield node
     node.kill()
@@ -149,6 +149,7 @@ def test_keys_of_an_issuer_leave_accounts_to_the_issuer(node: StartNode, tmp_pat
         ({"email": "a b@c.d", "password": PASSWORD}, "email"),
         ({"email": "a@b\u0000.d", "password": PASSWORD}, "email"),
         ({"email": "a@" + "b" * 300, "password": PASSWORD}, "email"),
+        ({"email": "İ" * 64 + "@" + "İ" * 100 + ".c", "password": PASSWORD}, "email"),
         ({"email": "a@b.c", "password": "short"}, "password"),
         ({"email": "a@b.c", "password": "x" * 201}, "password"),
         ({"email": "a@b.c", "password": PASSWORD, "tenant_name": "a\u202eb"}, "tenant_name"),
@@ -194,13 +195,21 @@ def guess(node: Node, client: str, email: str) -> Any:
 
 
 def test_guesses_are_counted_by_address_and_by_user(strict: Node) -> None:
-    """Also behind a proxy, whose clients are counted each for itself."""
-    answers = [guess(strict, "192.0.2.1", f"{number}@example.com") for number in range(5)]
-    assert [answer.status for answer in answers] == [401, 401, 401, 429, 429]
+    """Also behind a proxy, whose clients are counted each for itself, and of IPv6 by network."""
+    answers = [guess(strict, "192.0.2.1", f"{number}@example.com") for number in range(4)]
+    assert [answer.status for answer in answers] == [401, 401, 429, 429]
     assert answers[-1].json["code"] == "rate_limited"
     assert int(answers[-1].headers["retry-after"]) >= 1
-    answers = [guess(strict, f"192.0.2.{number}", "victim@example.com") for number in range(10, 15)]
-    assert [answer.status for answer in answers] == [401, 401, 401, 429, 429]
+    answers = [guess(strict, f"2001:db8::{number}", f"{number}@example.com") for number in range(4)]
+    assert [answer.status for answer in answers] == [401, 401, 429, 429]
+    statuses = [guess(strict, f"192.0.2.{number}", "victim@example.com").status for number in range(10, 20)]
+    assert statuses[:6] == [401] * 6 and 429 in statuses[6:]
+
+
+def test_nobody_is_locked_out_by_guesses_from_one_address(strict: Node) -> None:
+    statuses = [guess(strict, "192.0.2.50", "innocent@example.com").status for _ in range(8)]
+    assert 429 in statuses
+    assert guess(strict, "192.0.2.51", "innocent@example.com").status == 401
 
 
 def test_registration_may_be_closed(strict: Node) -> None:

@@ -12,12 +12,23 @@ import pytest
 from pydantic import ValidationError
 
 from apps.monitors.alerts import GOOD_SHARE, Rule, opens, resolves
-from apps.monitors.checker import Checker, PutOff
+from apps.monitors.checker import Checker
 from apps.monitors.limits import MAX_KEYS, Buckets
 from apps.monitors.model import FACTS, NewRule, Outcome, Said, rule_problem, written
-from apps.monitors.schedule import NEW_SECONDS, OVERDUE_SECONDS, Monitor, Schedule
+from apps.monitors.results import Results
+from apps.monitors.schedule import (
+    FULL_SECONDS,
+    NEW_SECONDS,
+    OVERDUE_SECONDS,
+    PUT_OFF_SECONDS,
+    SPARE_ENTRIES,
+    Monitor,
+    Schedule,
+)
+from apps.monitors.sign_in import crowd_of
 from apps.monitors.source import Site
-from bridges.outbound import Answer
+from bridges.database import DatabaseUnavailable
+from bridges.outbound import Answer, PutOff
 from server.selection import Selection
 from server.selectors import exact_selector
 
@@ -105,6 +116,14 @@ def test_a_certificate_that_runs_out(days: float, trigger: str | None) -> None:
     assert opens(ending, [Outcome(0.0, True, 200, 1, ssl_valid=True, ssl_expires=days * DAY)]) == trigger
 
 
+def test_two_machines_of_which_one_has_an_old_certificate_make_one_incident() -> None:
+    """M3: whichever of them answers the next check."""
+    made = NewRule.model_validate({"name": "a", "trigger_type": "ssl_expiry", "threshold_value": 14})
+    ending = rule("ssl_expiry", 14, made.breaches, made.window, made.recoveries)
+    checks = [Outcome(0.0, True, 200, 1, ssl_valid=True, ssl_expires=days * DAY) for days in (3, 80, 3, 80, 3, 80, 80)]
+    assert run(ending, checks) == ["open", "-", "-", "-", "-", "-", "over"]
+
+
 def test_a_site_that_is_down_is_said_to_be_with_its_reason() -> None:
     checks = [Outcome(float(number), False, error_message="HTTP status 502") for number in range(3)]
     assert opens(rule(), checks) == "Monitor is down: HTTP status 502"
@@ -112,7 +131,7 @@ def test_a_site_that_is_down_is_said_to_be_with_its_reason() -> None:
 
 def test_a_rule_for_certificates_needs_one_check_and_others_three() -> None:
     made = NewRule.model_validate({"name": "a", "trigger_type": "ssl_expiry", "threshold_value": 14})
-    assert (made.breaches, made.window, made.recoveries) == (1, 1, 1)
+    assert (made.breaches, made.window, made.recoveries) == (1, 1, 2)
     made = NewRule.model_validate({"name": "a", "trigger_type": "down", "breaches": 5})
     assert (made.breaches, made.window, made.recoveries) == (5, 5, 2)
 
@@ -267,6 +286,56 @@ def test_a_changed_monitor_is_checked_as_it_is_now_and_a_deleted_one_not_at_all(
     assert (len(schedule), schedule.wait_seconds(0.0, 1.0)) == (0, 1.0)
 
 
+def test_who_stands_by_and_is_at_work_again_checks_no_more_often() -> None:
+    """M3: what was due before is due once."""
+    schedule = Schedule(half)
+    for turn in range(5):
+        schedule.keep(())
+        schedule.put(monitor("a", checked=1_000.0), float(turn), 1_000.0)
+    checks = 0
+    for second in range(600):
+        if schedule.next(float(second)) is not None:
+            checks += 1
+            schedule.done("a", float(second), float(second))
+    assert checks == 9
+
+
+def test_changes_leave_nothing_behind() -> None:
+    """Whoever changes monitors all day long does not fill the worker's memory."""
+    schedule = Schedule(half)
+    for number in range(5 * SPARE_ENTRIES):
+        schedule.put(monitor("a", interval=86_400, changed=float(number)), 0.0, 0.0)
+        found = schedule.next(NEW_SECONDS)
+        assert found is not None
+        schedule.done("a", 0.0, 0.0)
+    assert len(schedule._due) <= SPARE_ENTRIES + 3
+
+
+def test_a_tenant_s_slow_sites_leave_room_for_another_s() -> None:
+    """M3, S48: of the checks under way each tenant has a share at most."""
+    schedule = Schedule(half, most_of_one=2)
+    for name in ("a", "b", "c", "d"):
+        schedule.put(monitor(name), 0.0, 0.0)
+    schedule.put(monitor("other")._replace(tenant=2), 0.0, 0.0)
+    found = [schedule.next(1.0) for _ in range(4)]
+    assert [one.id for one in found if one] == ["a", "b", "other"]
+    assert schedule.next(1.0 + FULL_SECONDS) is None
+    schedule.done("a", 1.0, 2.0)
+    following = schedule.next(2.0)
+    assert following is not None and following.id in ("c", "d")
+    for name in ("b", "other", following.id):
+        schedule.done(name, 1.0, 3.0)
+    assert not schedule._of_tenant
+
+
+def test_a_check_that_was_put_off_is_tried_again_before_long() -> None:
+    schedule = Schedule(half)
+    schedule.put(monitor("a", interval=86_400), 0.0, 0.0)
+    assert schedule.next(1.0) is not None
+    schedule.done("a", 1.0, 1.0, put_off=True)
+    assert schedule.next(1.0 + PUT_OFF_SECONDS) is not None
+
+
 # --- limits
 
 
@@ -308,7 +377,7 @@ def test_a_tenant_has_one_address_asked_so_often_by_whatever_names() -> None:
     async def work() -> None:
         asked = Asked()
         outbound: Any = asked
-        checker = Checker(outbound, 20)
+        checker = Checker(outbound, address_per_minute=20, per_minute=1_000)
         found: list[bool | None] = []
         for number in range(15):
             try:
@@ -319,6 +388,94 @@ def test_a_tenant_has_one_address_asked_so_often_by_whatever_names() -> None:
         assert found == [True] * 10 + [None] * 5
         assert (await checker.check(monitor("b")._replace(tenant=2))).success
         assert asked.requests == 11
+
+    asyncio.run(work())
+
+
+def test_a_tenant_has_so_many_checks_whatever_it_does_to_its_monitors() -> None:
+    """S48: a monitor that is changed is checked at once, which must make nobody a scanner."""
+
+    async def work() -> None:
+        asked = Asked()
+        outbound: Any = asked
+        checker = Checker(outbound, address_per_minute=100_000, per_minute=60)
+        put_off = 0
+        for number in range(40):
+            try:
+                await checker.check(monitor("a")._replace(url=f"http://{number}.example/"))
+            except PutOff:
+                put_off += 1
+        assert 20 <= put_off <= 25 and asked.requests == 40 - put_off
+        assert (await checker.check(monitor("b")._replace(tenant=2))).success
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("address", "crowd"),
+    [
+        ("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"), ("", ""),
+    ],
+)  # fmt: skip
+def test_who_guesses_is_counted_by_what_is_hard_to_have_many_of(address: str, crowd: str) -> None:
+    assert crowd_of(address) == crowd
+
+
+# --- what was found
+
+
+class Storing:
+    """A database that is there or not, and a worker that is the one at work or not."""
+
+    def __init__(self, most: int = 100) -> None:
+        self.stored: list[float] = []
+        self.away = self.is_ours = True
+        self.results = Results(most, self._store, self._is_ours)
+
+    async def _store(self, monitor_id: str, outcome: Outcome) -> None:
+        if self.away:
+            raise DatabaseUnavailable("away")
+        if monitor_id == "poison":
+            raise ValueError("cannot be written")
+        self.stored.append(outcome.checked)
+
+    async def _is_ours(self) -> bool:
+        return self.is_ours
+
+    async def finished(self) -> None:
+        task = asyncio.create_task(self.results.run())
+        async with asyncio.timeout(10):
+            await self.results.all_stored()
+        task.cancel()
+
+
+def test_what_was_found_waits_for_the_database_in_order_and_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """M3: then the oldest go, which is counted; and what can't be written holds nothing up."""
+    monkeypatch.setattr("apps.monitors.results.RETRY_SECONDS", 0.01)
+
+    async def work() -> None:
+        storing = Storing(most=5)
+        for number in range(8):
+            storing.results.add("poison" if number == 5 else "a", Outcome(float(number), True))
+        assert (len(storing.results), storing.results.dropped) == (5, 3)
+        asyncio.get_running_loop().call_later(0.05, setattr, storing, "away", False)
+        await storing.finished()
+        assert (storing.stored, storing.results.dropped) == ([3.0, 4.0, 6.0, 7.0], 4)
+
+    asyncio.run(work())
+
+
+def test_what_was_found_while_another_worker_took_over_is_not_stored() -> None:
+    """M3: that one has checked on, and an old result must not come after its new ones."""
+
+    async def work() -> None:
+        storing = Storing()
+        storing.away = storing.is_ours = False
+        for number in range(3):
+            storing.results.add("a", Outcome(float(number), True))
+        await storing.finished()
+        assert (storing.stored, storing.results.dropped) == ([], 3)
 
     asyncio.run(work())
 

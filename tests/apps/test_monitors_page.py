@@ -171,6 +171,22 @@ def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any,
     wait_text(page, "down", "1")
 
 
+def test_who_signs_in_next_sees_nothing_of_who_was_there_before(server: Node, board: Any) -> None:
+    """M1: at one screen."""
+    tenant = register(server, "The first one")
+    tenant.monitor("http://first.example/", name="First shop")
+    page = board(server)
+    sign_in(page, tenant)
+    wait_text(page, "all", "1")
+    page.run("document.getElementById('leave').click()")
+    page.wait("!document.getElementById('door').hidden")
+    for mark in ("First shop", "first.example", "The first one"):
+        assert mark not in page.run("document.body.textContent")
+    assert page.run("document.getElementById('sign-in').elements.password.value") == ""
+    sign_in(page, register(server))
+    wait_text(page, "all", "0")
+
+
 def test_a_session_that_is_over_leads_to_the_door(server: Node, board: Any) -> None:
     tenant = register(server)
     page = board(server)

@@ -9,7 +9,6 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,9 +70,10 @@ class _Said:
         return found
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def recording(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return new_database(request, request.param, tmp_path)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One of each kind: every test has a tenant of its own in it."""
+    return new_database(request, request.param, tmp_path_factory.mktemp("recording"))
 
 
 def run(work: Any) -> None:
@@ -218,12 +218,47 @@ def test_the_history_of_a_monitor_is_bounded(recording: str) -> None:
     run(work())
 
 
+def test_the_history_of_each_of_several_monitors_is_bounded(recording: str) -> None:
+    """M3: in whatever order they are checked."""
+
+    async def work() -> None:
+        stores = Recording(recording)
+        tenant, first = await stores.begin()
+        second = await stores.store.create(tenant, NewMonitor(name="b", url="http://b.example/"), "b.example")
+        for at in range(30 + 2 * TRIM_EVERY):
+            for monitor in (first, str(second["id"])):
+                await stores.recorder.record(monitor, good(float(at)))
+        for monitor in (first, str(second["id"])):
+            assert 30 <= len(await stores.store.checks(tenant, monitor, 500, 0)) < 30 + TRIM_EVERY
+        await stores.database.stop()
+
+    run(work())
+
+
+def test_a_check_whose_recording_was_in_doubt_is_recorded_once(recording: str) -> None:
+    """M3: the database may have done it and gone before it said so."""
+
+    async def work() -> None:
+        stores = Recording(recording)
+        tenant, monitor = await stores.begin()
+        assert await stores.recorder.record(monitor, failed(time.time()))
+        again = failed(time.time())
+        assert await stores.recorder.record(monitor, again)
+        assert not await stores.recorder.record(monitor, again)
+        assert len(await stores.store.checks(tenant, monitor, 10, 0)) == 2
+        assert stores.outbox.types() == ["monitor_check"] * 2
+        await stores.database.stop()
+
+    run(work())
+
+
 def test_incidents_are_forgotten_when_they_are_long_over(recording: str) -> None:
     async def work() -> None:
         stores = Recording(recording)
         tenant, monitor = await stores.begin()
         await stores.incidents.create_rule(tenant, NewRule(name="Down", trigger_type="down"), 10)
         now = time.time()
+        await stores.incidents.purge(now - 1_000)  # of other tests
         for number, outcome in enumerate((failed, failed, failed, good, good, failed, failed, failed)):
             await stores.recorder.record(monitor, outcome(now - 100 + number))
         assert await stores.incidents.purge(now - 200) == 0

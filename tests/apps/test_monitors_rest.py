@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, broadcast, following, new_database, register
+from apps.monitors.handlers import CHANGES_AT_ONCE
+from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, following, new_database, register
 from tests.harness.process import Node
 
 MONITORS, RULES, INCIDENTS = "/api/v1/monitors", "/api/v1/alert-rules", "/api/v1/incidents"
@@ -90,6 +91,7 @@ def test_a_monitor_is_made_looked_at_changed_and_deleted_and_each_step_is_told(t
         ({"name": "a\u202eb"}, "name"), ({"url": ""}, "url"), ({"url": "ftp://a.example/"}, "url"),
         ({"url": "http://u:p@a.example/"}, "url"), ({"url": "http://a.example:22/"}, "url"),
         ({"url": "http://169.254.169.254/"}, "url"), ({"url": "http://[::ffff:7f00:1]/"}, "url"),
+        ({"url": "http://a.example/" + "ä" * 1_000}, "url"), ({"url": "http://" + "a." * 200 + "example/"}, "url"),
         ({"interval_seconds": 4}, "interval_seconds"), ({"interval_seconds": 86_401}, "interval_seconds"),
         ({"interval_seconds": "60"}, "interval_seconds"), ({"interval_seconds": 60.5}, "interval_seconds"),
         ({"interval_seconds": True}, "interval_seconds"), ({"interval_seconds": None}, "interval_seconds"),
@@ -173,6 +175,20 @@ def test_nobody_has_one_host_asked_too_often(tenant: Tenant) -> None:
     assert tenant.ask("PATCH", path, {"interval_seconds": 6}).status == 200
 
 
+def test_a_tenant_changes_things_at_a_rate(local: Node) -> None:
+    """M6: each change is an event in the log of all tenants. Another tenant's rate is its own."""
+    mine, other = register(local), register(local)
+    statuses = [mine.ask("DELETE", f"{MONITORS}/{NOBODYS}").status]
+    while statuses[-1] == 404:
+        assert len(statuses) < 2_000
+        statuses.append(mine.ask("DELETE", f"{RULES}/{NOBODYS}").status)
+    assert statuses[-1] == 429
+    assert len(statuses) > CHANGES_AT_ONCE
+    assert mine.ask("POST", MONITORS, WANTED).status == 429
+    assert mine.get(MONITORS)["total"] == 0
+    assert other.ask("POST", MONITORS, WANTED).status == 201
+
+
 # --- alert rules
 
 
@@ -220,85 +236,6 @@ def test_a_change_that_does_not_go_together_changes_nothing(tenant: Tenant) -> N
         answer = tenant.ask("PATCH", f"{RULES}/{rule['id']}", change)
         assert (answer.status, answer.json["field"]) == (422, field)
     assert tenant.get(f"{RULES}/{rule['id']}") == rule
-
-
-# --- isolation
-
-
-def everything_of(tenant: Tenant) -> dict[str, Any]:
-    """All that a tenant's token shows."""
-    shown = {
-        path: tenant.get(path)
-        for path in (
-            MONITORS, RULES, INCIDENTS, "/api/v1/checks/latest", f"{MONITORS}/summary", "/api/v1/auth/users",
-        )
-    }  # fmt: skip
-    for monitor in shown[MONITORS]["monitors"]:
-        shown[monitor["id"]] = tenant.get(f"{MONITORS}/{monitor['id']}/checks")
-    return shown
-
-
-def test_one_tenant_s_things_are_not_there_for_another(server: Node) -> None:
-    """Isolation: each endpoint, each method, in lists, in sums and in errors."""
-    mine, other = register(server, "mine"), register(server, "other")
-    monitor = other.make(MONITORS, WANTED | {"name": "foreign-name"})
-    rule = other.rule(name="foreign-rule", monitor_id=monitor["id"])
-    before = everything_of(mine)
-    assert "foreign" not in json.dumps(before)
-    assert before[f"{MONITORS}/summary"]["monitors"] == 0
-    refused = [
-        mine.ask("GET", f"{MONITORS}/{monitor['id']}"),
-        mine.ask("PATCH", f"{MONITORS}/{monitor['id']}", {"name": "stolen"}),
-        mine.ask("DELETE", f"{MONITORS}/{monitor['id']}"),
-        mine.ask("GET", f"{MONITORS}/{monitor['id']}/checks"),
-        mine.ask("GET", f"{RULES}/{rule['id']}"),
-        mine.ask("PATCH", f"{RULES}/{rule['id']}", {"name": "stolen"}),
-        mine.ask("DELETE", f"{RULES}/{rule['id']}"),
-    ]
-    assert [answer.status for answer in refused] == [404] * len(refused)
-    nobodys = mine.ask("GET", f"{MONITORS}/{NOBODYS}")
-    assert refused[0].text == nobodys.text  # what is another's and what is nobody's are told apart by nothing
-    answer = mine.ask("POST", RULES, {"name": "a", "trigger_type": "down", "monitor_id": monitor["id"]})
-    assert (answer.status, answer.json["field"]) == (422, "monitor_id")
-    assert mine.get(f"{RULES}?monitor_id={monitor['id']}")["alert_rules"] == []
-    assert mine.get(f"{INCIDENTS}?monitor_id={monitor['id']}")["incidents"] == []
-    assert everything_of(mine) == before
-    assert other.get(f"{MONITORS}/{monitor['id']}") == monitor
-    assert other.get(f"{RULES}/{rule['id']}") == rule
-
-
-def test_a_tenant_s_events_are_its_own_live_and_replayed(server: Node) -> None:
-    """M1, S31: whatever cursor comes along."""
-    mine, other = register(server), register(server)
-    with mine.stream() as stream, other.stream() as others:
-        start = stream.next_event().id
-        others.next_event()
-        for number in range(20):
-            tenant = (mine, other)[number % 2]
-            answer = broadcast(server, tenant.number, {"monitor_id": f"m{number}"})
-            assert answer.status == 200
-        live = following(stream, 10)
-        foreign = following(others, 10)
-    assert [body_of(block)["data"]["monitor_id"] for block in live] == [f"m{number}" for number in range(0, 20, 2)]
-    assert {body_of(block)["tenant_id"] for block in foreign} == {other.number}
-    for cursor in (start, foreign[0].id):
-        with mine.stream(Last_Event_ID=cursor) as stream:
-            replayed = following(stream, 9)
-        assert {body_of(block)["tenant_id"] for block in replayed} == {mine.number}
-    with mine.stream(query="&last=5") as stream:
-        assert [block.id for block in following(stream, 5)] == [block.id for block in live[-5:]]
-    with mine.stream(Last_Event_ID="earliest") as stream:
-        assert {body_of(block)["tenant_id"] for block in following(stream, 10)} == {mine.number}
-
-
-def test_changes_of_one_tenant_are_told_to_no_other(server: Node) -> None:
-    mine, other = register(server), register(server)
-    with mine.stream() as stream:
-        stream.next_event()
-        other.make(MONITORS, WANTED)
-        other.rule()
-        made = mine.make(MONITORS, WANTED)
-        assert body_of(following(stream, 1)[0])["data"]["monitor_id"] == made["id"]
 
 
 def test_the_api_is_described(server: Node) -> None:

@@ -55,6 +55,12 @@ async def script(*answers: Any) -> AsyncIterator[Script]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the database is: each test leaves an empty queue."""
+    return tmp_path_factory.mktemp("sender")
+
+
 @asynccontextmanager
 async def sending(folder: Path, *ports: int, keep: int = 100, seconds: float = 5.0) -> AsyncIterator[Sender]:
     """A sender at work."""
@@ -93,9 +99,9 @@ def run(work: Awaitable[None]) -> None:
     asyncio.run(all_of_it())
 
 
-def test_results_go_out_in_order_each_once_with_a_key_and_the_secret(tmp_path: Path) -> None:
+def test_results_go_out_in_order_each_once_with_a_key_and_the_secret(folder: Path) -> None:
     async def work() -> None:
-        async with script() as server, sending(tmp_path, server.port) as sender:
+        async with script() as server, sending(folder, server.port) as sender:
             await put(sender, "a", "b")
             await put(sender, "c")
             await until(lambda: sender.sent == 3)
@@ -110,11 +116,11 @@ def test_results_go_out_in_order_each_once_with_a_key_and_the_secret(tmp_path: P
 
 
 @pytest.mark.parametrize("answer", [..., None, 500, 503, 504, 429, 401, 404])
-def test_what_may_have_been_taken_is_sent_again_under_the_same_key(tmp_path: Path, answer: Any) -> None:
+def test_what_may_have_been_taken_is_sent_again_under_the_same_key(folder: Path, answer: Any) -> None:
     """And nothing that comes after it goes before it."""
 
     async def work() -> None:
-        async with script(200, answer, answer) as server, sending(tmp_path, server.port, seconds=0.3) as sender:
+        async with script(200, answer, answer) as server, sending(folder, server.port, seconds=0.3) as sender:
             await put(sender, "a", "b", "c")
             await until(lambda: sender.sent == 3)
             assert names_of(server) == ["a", "b", "b", "b", "c"]
@@ -126,9 +132,9 @@ def test_what_may_have_been_taken_is_sent_again_under_the_same_key(tmp_path: Pat
 
 
 @pytest.mark.parametrize("answer", [400, 409, 413, 422])
-def test_what_is_wrong_for_ever_holds_nothing_up(tmp_path: Path, answer: int) -> None:
+def test_what_is_wrong_for_ever_holds_nothing_up(folder: Path, answer: int) -> None:
     async def work() -> None:
-        async with script(answer) as server, sending(tmp_path, server.port) as sender:
+        async with script(answer) as server, sending(folder, server.port) as sender:
             await put(sender, "a", "b")
             await until(lambda: sender.sent == 1)
             assert names_of(server) == ["a", "b"]
@@ -137,11 +143,11 @@ def test_what_is_wrong_for_ever_holds_nothing_up(tmp_path: Path, answer: int) ->
     run(work())
 
 
-def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+def test_a_redirect_is_not_followed(folder: Path) -> None:
     """The secret goes to nobody but the servers that the operator named."""
 
     async def work() -> None:
-        async with script(302) as server, sending(tmp_path, server.port) as sender:
+        async with script(302) as server, sending(folder, server.port) as sender:
             await put(sender, "a")
             await until(lambda: sender.sent == 1)
             assert names_of(server) == ["a", "a"]
@@ -149,11 +155,11 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_request_has_a_limit_and_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_a_request_has_a_limit_and_nobody_waits_for_it(folder: Path) -> None:
     """M3: while it hangs, more is put into the queue."""
 
     async def work() -> None:
-        async with script(None) as server, sending(tmp_path, server.port, seconds=0.5) as sender:
+        async with script(None) as server, sending(folder, server.port, seconds=0.5) as sender:
             await put(sender, "a")
             await until(lambda: server.requests)
             began = time.monotonic()
@@ -165,9 +171,9 @@ def test_a_request_has_a_limit_and_nobody_waits_for_it(tmp_path: Path) -> None:
     run(work())
 
 
-def test_another_server_is_asked_when_one_is_away(tmp_path: Path) -> None:
+def test_another_server_is_asked_when_one_is_away(folder: Path) -> None:
     async def work() -> None:
-        async with script() as server, sending(tmp_path, free_port(), server.port) as sender:
+        async with script() as server, sending(folder, free_port(), server.port) as sender:
             await put(sender, "a", "b")
             await until(lambda: sender.sent == 2)
             assert names_of(server) == ["a", "b"]
@@ -175,11 +181,11 @@ def test_another_server_is_asked_when_one_is_away(tmp_path: Path) -> None:
     run(work())
 
 
-def test_too_much_goes_the_oldest_checks_first_and_incidents_last(tmp_path: Path) -> None:
+def test_too_much_goes_the_oldest_checks_first_and_incidents_last(folder: Path) -> None:
     """M3: bounded, in order, and counted."""
 
     async def work() -> None:
-        async with sending(tmp_path, free_port(), keep=4) as sender:
+        async with sending(folder, free_port(), keep=4) as sender:
             await put(sender, "i1", kind=CREATED)
             await put(sender, *(f"c{number}" for number in range(8)))
             await sender.bound()
@@ -188,18 +194,18 @@ def test_too_much_goes_the_oldest_checks_first_and_incidents_last(tmp_path: Path
             await sender.bound()
             assert (sender.dropped, sender.waiting) == (10, 4)
             assert "did not answer" in sender.state or "does not answer" in sender.state
-        async with script() as server, sending(tmp_path, server.port, keep=4) as sender:
+        async with script() as server, sending(folder, server.port, keep=4) as sender:
             await until(lambda: sender.sent == 4)
             assert names_of(server) == ["i3", "i4", "i5", "i6"]
 
     run(work())
 
 
-def test_what_a_worker_before_has_left_is_sent(tmp_path: Path) -> None:
+def test_what_a_worker_before_has_left_is_sent(folder: Path) -> None:
     async def work() -> None:
-        async with sending(tmp_path, free_port()) as sender:
+        async with sending(folder, free_port()) as sender:
             await put(sender, "a", "b")
-        async with script() as server, sending(tmp_path, server.port) as sender:
+        async with script() as server, sending(folder, server.port) as sender:
             await until(lambda: sender.sent == 2)
             assert names_of(server) == ["a", "b"]
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness.nats import NatsServer
 from tests.harness.process import Node, wait_until
+from tests.harness.pubsub import PubSubEmulator
 from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
 
@@ -26,6 +27,14 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubEmulator]:
+    """One for all tests: each takes topics of its own."""
+    server = PubSubEmulator(tmp_path_factory.mktemp("pubsub")).start()
     yield server
     server.stop()
 

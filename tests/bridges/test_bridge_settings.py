@@ -13,7 +13,7 @@ import pytest
 
 from bridges.bridge import COUNTERS
 from bridges.running import Bridges, Sources
-from config.bridges import BridgeSettings, MappingSettings, NatsStream, NatsSubjects, RedisPubSub
+from config.bridges import BridgeSettings, MappingSettings, NatsStream, NatsSubjects, PubSub, RedisPubSub
 from config.display import show
 from config.problems import ConfigError
 from config.settings import Settings
@@ -43,7 +43,7 @@ def with_mapping(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bridge", "said"),
     [
-        (CORE | {"kind": "nat"}, "bridge metrics: kind must be one of nats, jetstream, redis"),
+        (CORE | {"kind": "nat"}, "bridge metrics: kind must be one of nats, jetstream, redis, pubsub"),
         ("metrics", "bridge 1: must be a mapping with kind, name and mappings"),
         ({"kind": "nats", "mappings": [MAPPING]}, "bridge 1: name: is missing"),
         (CORE | {"name": "Metrics"}, "bridge Metrics: name: must be a lower-case letter"),
@@ -137,7 +137,7 @@ bridges:
 DOCUMENT = (ROOT / "docs" / "bridges.md").read_text()
 
 
-@pytest.mark.parametrize("kind", [MappingSettings, NatsSubjects, NatsStream, RedisPubSub])
+@pytest.mark.parametrize("kind", [MappingSettings, NatsSubjects, NatsStream, RedisPubSub, PubSub])
 def test_every_field_is_in_the_document(kind: type[BridgeSettings]) -> None:
     for name in set(kind.model_fields) - {"kind", "name", "mappings"}:
         assert re.search(rf"^\| .*`{name}`", DOCUMENT, re.MULTILINE), name
@@ -145,7 +145,7 @@ def test_every_field_is_in_the_document(kind: type[BridgeSettings]) -> None:
 
 def test_the_documents_examples_are_settings(tmp_path: Path) -> None:
     examples = re.findall(r"^```yaml\n((?:\w.*?\n)+?.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 4
     for example in examples:
         path = tmp_path / "example.yaml"
         path.write_text(example)
@@ -169,9 +169,9 @@ def test_a_node_without_bridges_says_nothing_of_any(shared_node: Node) -> None:
     assert b"ringcast_bridge" not in shared_node.get("/metrics")[2]
 
 
-@pytest.mark.parametrize("module", ["server.serving", "bridges.running", "bridges.redis_pubsub"])
+@pytest.mark.parametrize("module", ["server.serving", "bridges.running", "bridges.redis_pubsub", "bridges.pubsub_push"])
 def test_a_client_library_is_loaded_for_bridges_that_need_it_alone(module: str) -> None:
-    program = f"import {module}, sys; print([name for name in ('nats', 'google.cloud') if name in sys.modules])"
+    program = f"import {module}, sys; print([name for name in ('nats', 'google.auth', 'grpc') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

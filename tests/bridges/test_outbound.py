@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from bridges.outbound import Answer, OutboundFailed, OutboundRefused, is_permitted
+from bridges import addresses
+from bridges.addresses import is_permitted
+from bridges.outbound import RESOLVING_THREADS, Answer, Outbound, OutboundFailed, OutboundRefused, PutOff
 from tests.bridges.canary import Serve, canary, guard, reason_of, run
 
 PUBLIC = "93.184.215.14"
@@ -31,8 +35,8 @@ PUBLIC = "93.184.215.14"
         "192.0.0.1", "192.168.1.1", "198.18.0.1", "198.19.255.255", "224.0.0.1", "239.1.1.1", "240.0.0.1",
         "255.255.255.255", "192.0.2.1", "::", "::1", "fc00::1", "fd12::1", "fe80::1", "fe80::1%eth0", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "2002:7f00:1::", "2001::1", "2001:db8::1",
-        "::127.0.0.1",
-        "not an address", "",
+        "::127.0.0.1", "::ffff:0:7f00:1", "64:ff9b:1::7f00:1", "fec0::1", "3fff::1", "5f00::1", "192.88.99.1",
+        "168.63.129.16", "100.100.100.200", "not an address", "",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public_is_blocked(address: str) -> None:
@@ -51,9 +55,24 @@ def test_an_own_network_is_permitted_where_the_operator_says_so(address: str) ->
     assert is_permitted(address, allow_private=True)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "0.0.0.0", "::ffff:127.0.0.1", "224.0.0.1", "::"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254", "fe80::1", "0.0.0.0", "::ffff:127.0.0.1", "224.0.0.1", "::", "100.100.100.200",
+        "168.63.129.16", "fd00:ec2::254", "fd20:ce::254",
+    ],
+)  # fmt: skip
 def test_where_clouds_keep_secrets_is_blocked_even_then(address: str) -> None:
     assert not is_permitted(address, allow_private=True)
+
+
+def test_an_address_of_this_machine_is_blocked_though_it_is_a_public_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What listens here may be shut off from outside alone. As if the loopback's addresses were public ones."""
+    monkeypatch.setattr(addresses, "BLOCKED", ())
+    monkeypatch.setattr(ipaddress.IPv4Address, "is_global", True)
+    assert not is_permitted("127.0.0.1")
+    assert is_permitted("127.0.0.1", allow_private=True)
+    assert is_permitted(PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +104,8 @@ def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
         ("http://example.com:22/", "port 22"), ("http://example.com:99999/", "not a URL"), ("", "not a URL"),
         ("//example.com/", "not a URL"), ("http://", "not a URL"), ("http://exa\nmple.com/", "control"),
         ("http://\ud800/", "control"), ("http://1.2.3.4.5/", "not a URL"), ("http://" + "a" * 2_000, "2000"),
+        ("http://example.com/" + "ä" * 1_000, "2000"), ("http://" + "a." * 127 + "example/", "no name"),
+        ("http://./", "no name"),
         ("http://[fe80::1%25eth0]/", "not a URL"),
     ],
 )  # fmt: skip
@@ -228,6 +249,65 @@ def test_somebody_may_be_asked_about_the_address_first() -> None:
                 url = f"http://127.0.0.1:{listening.port}/"
                 assert await reason_of(outbound.get(url, permit=no)) == "not 127.0.0.1"
                 assert listening.connections == 0
+
+    run(work)
+
+
+def test_somebody_is_asked_about_each_address_that_is_tried() -> None:
+    """S48: or a name's second address would be asked as often as its owner likes."""
+
+    async def work() -> None:
+        asked: list[str] = []
+
+        async def resolve(_host: str, _port: int) -> Sequence[str]:
+            return ["127.0.0.2", "127.0.0.1"]
+
+        def permit(address: str) -> None:
+            asked.append(address)
+            if len(asked) > 2:
+                raise PutOff("enough")
+
+        async with canary() as listening:  # on 127.0.0.1 alone
+            async with guard(ports=[listening.port], allow_private=True, resolve=resolve) as outbound:
+                url = f"http://name.example:{listening.port}/"
+                assert (await outbound.get(url, permit=permit)).status == 200
+                assert asked == ["127.0.0.2", "127.0.0.1"]
+                with pytest.raises(PutOff):
+                    await outbound.get(url, permit=permit)
+                assert (asked[2:], listening.connections) == (["127.0.0.2"], 1)
+
+    run(work)
+
+
+def test_names_that_are_not_answered_take_their_threads_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S48: whoever has names that take long holds up nobody who asks for none; a look-up that can't begin says nothing
+    of the name."""
+
+    async def work() -> None:
+        end = threading.Event()
+        monkeypatch.setattr("bridges.outbound.socket.getaddrinfo", lambda *_, **__: end.wait(20) and [])
+        async with canary() as listening, guard(ports=[listening.port], allow_private=True) as outbound:
+            slow = [
+                asyncio.ensure_future(reason_of(outbound.get(f"http://slow.example:{listening.port}/", seconds=0.1)))
+                for _ in range(RESOLVING_THREADS)
+            ]
+            assert "no whole answer" in (await asyncio.gather(*slow))[0]
+            with pytest.raises(PutOff):
+                await outbound.get(f"http://other.example:{listening.port}/")
+            assert (await outbound.get(f"http://127.0.0.1:{listening.port}/")).status == 200
+            end.set()
+            async with asyncio.timeout(10):
+                while not await _is_free(outbound, listening.port):  # noqa: ASYNC110 - threads end when they do
+                    await asyncio.sleep(0.01)
+
+    async def _is_free(outbound: Outbound, port: int) -> bool:
+        try:
+            await outbound.get(f"http://other.example:{port}/")
+        except PutOff:
+            return False
+        except OutboundRefused:
+            return True
+        raise AssertionError("there are no names here")
 
     run(work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import ssl
 import time
 from collections.abc import Sequence
@@ -127,8 +128,13 @@ def test_a_handshake_that_does_not_go_on_has_an_end() -> None:
     async def work() -> None:
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with guard(ports=[port], allow_private=True, total_seconds=0.2) as outbound:
-            assert "no whole answer" in await reason_of(outbound.get(f"https://127.0.0.1:{port}/"))
+        before = len(os.listdir("/proc/self/fd"))
+        async with guard(ports=[port], allow_private=True, total_seconds=0.1) as outbound:
+            for _ in range(5):
+                assert "no whole answer" in await reason_of(outbound.get(f"https://127.0.0.1:{port}/"))
+        async with asyncio.timeout(10):
+            while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110 - the other side ends when it does
+                await asyncio.sleep(0.01)
         server.close()
 
     run(work)

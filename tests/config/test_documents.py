@@ -33,6 +33,10 @@ EXAMPLES = {
     "nats_credentials",
     "nats_ca_file",
     "nats_certificate_file",
+    "pubsub_project",
+    "pubsub_credentials",
+    "pubsub_audience",
+    "pubsub_email",
     "bridges",
 }
 

@@ -8,7 +8,8 @@ const SHOWN = 40;                  // checks in a sparkline
 const MAX_INCIDENTS = 60;
 const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
 const SILENCE = 75_000;            // two heartbeats and some
-const EARLY = 60_000;              // a token is renewed this long before its end
+const EARLY = 60_000;              // a token is renewed this long before its end, or at half its time
+const LONGEST_TIMER = 2 ** 31 - 1; // what a browser takes for a longer one is none at all
 
 const $ = (id) => document.getElementById(id);
 const byId = (list) => new Map(list.map((one) => [one.id, one]));
@@ -40,15 +41,16 @@ function enter({ token, expires_at, tenant }) {
   showBoard();
 }
 
+const renewalWait = (left) => Math.min(LONGEST_TIMER, Math.max(1_000, left - EARLY, left / 2));
 let renewal = 0;
 function renewLater() {
   clearTimeout(renewal);
   if (!Number.isFinite(session.expires)) return;
   renewal = setTimeout(async () => {
-    try {
-      enter(await ask("POST", "/auth/refresh"));
-    } catch { /* then the stream's end says so */ }
-  }, Math.max(1_000, session.expires - Date.now() - EARLY));
+    const mine = session;
+    const fresh = await ask("POST", "/auth/refresh").catch(() => null);  // then the stream's end says so
+    if (fresh && session === mine) enter(fresh);
+  }, renewalWait(session.expires - Date.now()));
 }
 
 function leave(reason = "") {
@@ -56,9 +58,22 @@ function leave(reason = "") {
   stream.stop();
   session = null;
   sessionStorage.removeItem(KEPT);
+  forget();
   $("board").hidden = $("who").hidden = $("state").hidden = true;
   $("door").hidden = false;
   $("sign-in-problem").textContent = reason;
+}
+
+// Nothing of a tenant is left for who signs in next.
+function forget() {
+  stream.lastId = "";
+  monitors = new Map();
+  incidents = [];
+  $("monitors").replaceChildren();
+  $("incidents").replaceChildren();
+  $("tenant").textContent = "";
+  $("sign-in").reset();
+  $("add").reset();
 }
 
 async function knock(path, facts) {
@@ -116,7 +131,9 @@ async function showBoard() {
 }
 
 async function load() {
+  const mine = session;
   const [found, past] = await Promise.all([ask("GET", "/monitors?limit=500"), ask("GET", `/incidents?limit=${MAX_INCIDENTS}`)]);
+  if (session !== mine) return;
   const before = monitors;
   monitors = new Map(found.monitors.map((facts) => [facts.id, {
     facts,
@@ -137,7 +154,7 @@ async function loadChecks(ids) {
   const next = async () => {
     for (let id; (id = ids.shift()) !== undefined;) {
       const { checks } = await ask("GET", `/monitors/${id}/checks?limit=${SHOWN}`);
-      const monitor = monitors.get(id);
+      const monitor = monitors.get(id);  // gone, if somebody has signed out meanwhile
       if (!monitor) continue;
       const news = monitor.checks.filter(({ checked_at }) => !checks.length || checked_at > checks[0].checked_at);
       monitor.checks = [...checks.reverse(), ...news].slice(-SHOWN);
@@ -174,7 +191,10 @@ const heard = {
 };
 
 async function reloadIncidents() {
-  incidents = (await ask("GET", `/incidents?limit=${MAX_INCIDENTS}`)).incidents;
+  const mine = session;
+  const found = await ask("GET", `/incidents?limit=${MAX_INCIDENTS}`).catch(() => null);  // a reconnect loads them too
+  if (session !== mine || !found) return;
+  incidents = found.incidents;
   drawIncidents();
   summarise();
 }
@@ -213,11 +233,13 @@ const stream = {
     const running = this.running = new AbortController();
     $("reconnect").hidden = true;
     say("connecting", this.failures ? `Connecting, attempt ${this.failures + 1}` : "Connecting");
+    this.watch(running);
     try {
       const headers = { Accept: "text/event-stream", Authorization: `Bearer ${session.token}` };
       if (this.lastId) headers["Last-Event-ID"] = this.lastId;
       const answer = await fetch(`${ROOT}/stream/events`, { headers, signal: running.signal, cache: "no-store" });
       if (answer.status === 401) return leave("Your session is over. Please sign in again.");
+      if (answer.status === 429 || answer.status >= 500) throw new Error("later");
       if (answer.status !== 200) return say("ended", (await answer.json()).reason);
       await this.read(answer.body.pipeThrough(new TextDecoderStream()), running);
     } catch (error) {
@@ -228,11 +250,14 @@ const stream = {
 
   async read(body, running) {
     let rest = "";
-    for await (const piece of body) {
+    const reader = body.getReader();  // not every browser lets one iterate over a stream
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
       this.watch(running);
-      const blocks = (rest + piece).split("\n\n");
+      const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();
-      for (const block of blocks) if (!this.take(block)) return;
+      for (const block of blocks) if (!this.take(block)) return void reader.cancel();
     }
   },
 
@@ -276,7 +301,7 @@ const stream = {
     const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures);
     const wait = Math.max(this.failures ? 0 : this.retry, longest * (0.5 + Math.random() / 2));
     this.failures += 1;
-    say("waiting", `Connection lost, next attempt in ${Math.ceil(wait / 1_000)} s`);
+    say("waiting", `${navigator.onLine ? "Connection lost" : "Offline"}, next attempt in ${Math.ceil(wait / 1_000)} s`);
     $("reconnect").hidden = false;
     this.timer = setTimeout(() => this.open(), wait);
   },

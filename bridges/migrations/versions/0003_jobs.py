@@ -1,4 +1,4 @@
-"""Jobs: one row each."""
+"""Jobs: one row each, and the workers that were heard of."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Make the tables."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -27,3 +27,8 @@ def upgrade() -> None:
     )
     op.create_index("jobs_by_owner", "jobs", ["owner", "created"])
     op.create_index("jobs_by_status", "jobs", ["status", "created"])
+    op.create_table(
+        "job_workers",
+        sa.Column("name", sa.String(100), primary_key=True),
+        sa.Column("seen", sa.Float(), nullable=False),
+    )

@@ -1,0 +1,382 @@
+"""Companies over real sockets: streams, who may see what, flags, statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.companies.application import Companies
+from config.settings import Settings
+from server.serving import policy_of
+from tests.apps.companies import (
+    FLAGS,
+    GENERAL,
+    HEALTH,
+    OPERATOR,
+    STATS,
+    ask,
+    data,
+    headers_of,
+    metric,
+    of,
+    opened,
+    path_of,
+    publish,
+    until_stats,
+    values,
+)
+from tests.conftest import StartNode
+from tests.faults.witnesses import Attempt
+from tests.harness.postgres import PostgresServer
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.redis import RedisServer
+
+SETTINGS = {"apps": "companies", "simulate": False, "jwt_secret": TOKEN_SECRET, "drain_seconds": 0}
+Start = Callable[..., Node]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Starts nodes over one database."""
+    database = f"sqlite:{tmp_path}/companies.db"
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = server.url(f"companies_{abs(hash(tmp_path)):x}")
+    nodes: list[Node] = []
+
+    def begin(**settings: object) -> Node:
+        nodes.append(Node(tmp_path, **SETTINGS | {"database": database} | settings).start())
+        return nodes[-1]
+
+    yield begin
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with a key for tokens. Take companies of your own."""
+    folder = tmp_path_factory.mktemp("companies")
+    node = Node(folder, **SETTINGS | {"database": f"sqlite:{folder}/companies.db"}).start()
+    yield node
+    node.kill()
+
+
+# --- the stream
+
+
+def test_a_stream_has_its_company_s_events_and_goes_on_where_it_was(shared: Node) -> None:
+    """C1: by parameter as by header; with `last`, from before."""
+    with opened(shared, "go-on", of("go-on")) as stream:
+        ids = publish(shared, "go-on", 0.1, 0.2, 0.3)
+        first, *_ = events = stream.events(3)
+        assert [(event.type, event.id) for event in events] == [("metric_updated", own) for own in ids]
+        assert data(first) == metric("go-on", 0.1)
+    assert stream.headers["content-type"] == "text/event-stream"
+    assert stream.headers["cache-control"].startswith("no-")
+    with opened(shared, "go-on", of("go-on"), f"&lastEventId={ids[0]}") as stream:
+        assert values(stream, 2) == [0.2, 0.3]
+    with opened(shared, "go-on", of("go-on"), Last_Event_ID=ids[1]) as stream:
+        assert values(stream, 1) == [0.3]
+    with opened(shared, "go-on", of("go-on"), "&last=2") as stream:
+        assert values(stream, 2) == [0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("query", "claims", "status", "field"),
+    [
+        ("", of("a"), 400, "companyId"),
+        ("?companyId=", of("a"), 400, "companyId"),
+        ("?companyId=a%2Fb", of("a"), 400, "companyId"),
+        ("?companyId=%7Bx%7D", of("a"), 400, "companyId"),
+        ("?companyId=*", of("a"), 400, "companyId"),
+        ("?companyId=a%FF", of("a"), 400, "companyId"),
+        (f"?companyId={'a' * 129}", of("a"), 400, "companyId"),
+        ("?companyId=a&last=0", of("a"), 400, "last"),
+        ("?companyId=a&last=1001", of("a"), 400, "last"),
+        ("?companyId=a", None, 401, None),
+        ("?companyId=a", {"sub": "nobody's"}, 403, "companyId"),
+        ("?companyId=a", of("A"), 403, "companyId"),
+        ("?companyId=a", of("b"), 403, "companyId"),
+        ("?companyId=a&companyId=b", of("b"), 403, "companyId"),
+    ],
+)
+def test_a_stream_that_is_refused_says_why(
+    shared: Node, query: str, claims: dict[str, Any] | None, status: int, field: str | None
+) -> None:
+    """C1, C4."""
+    found, answer = ask(shared, "GET", f"/stream/updates{query}", claims=claims)
+    assert (found, answer.get("field")) == (status, field)
+    if status == 403:
+        assert answer["reason"] == "You can only stream events for your own company"
+
+
+def test_an_operator_and_development_mode_see_every_company(shared: Node, node: StartNode) -> None:
+    """C4: the seed's own curl has no token."""
+    with opened(shared, "any", OPERATOR) as stream:
+        publish(shared, "any", 0.5)
+        assert values(stream, 1) == [0.5]
+    server = node(apps="companies", simulate=False)
+    with opened(server, "test-company") as stream:
+        publish(server, "test-company", 1)
+        assert values(stream, 1) == [1]
+
+
+def test_the_policy_is_the_seed_s() -> None:
+    """C3, C6: 24 h, 100 events and the oldest go, 15 minutes, a comment every 30 s; nothing for strangers."""
+    policy = policy_of(Settings(relay="redis://127.0.0.1:6379/0"), "companies", Companies.policy)
+    assert (policy.retain.seconds, policy.retain.events) == (86_400, 0)
+    assert (policy.lag_events, policy.lag_policy, policy.idle_seconds) == (100, "gap", 900)
+    assert (policy.heartbeat_seconds, policy.heartbeat_style, policy.anonymous) == (30, "comment", False)
+
+
+def test_a_slow_reader_loses_the_oldest_and_others_nothing(node: StartNode) -> None:
+    """C6: a hundred events behind at most, and the hole is declared."""
+    server = node(**SETTINGS, send_buffer_bytes=16_384)
+    slow, quick = opened(server, "slow", of("slow")), opened(server, "slow", of("slow"))
+    slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    with slow, quick:
+        sent = [float(number) for number in range(20_000)]
+        for first in range(0, len(sent), 500):
+            publish(server, "slow", *sent[first : first + 500])
+            assert values(quick, 500) == sent[first : first + 500]
+        blocks = []
+        while not blocks or blocks[-1].type != "metric_updated" or data(blocks[-1])["value"] != sent[-1]:
+            blocks.append(slow.next_event())
+    kinds = [block.type for block in blocks]
+    assert "gap" in kinds
+    received = [data(block)["value"] for block in blocks if block.type == "metric_updated"]
+    assert received == sorted(set(received))
+    after = kinds[len(kinds) - kinds[::-1].index("gap") :]
+    assert len(after) <= 100
+
+
+def test_heartbeats_are_comments_and_an_idle_stream_ends(node: StartNode) -> None:
+    """C6: with shorter times."""
+    server = node(**SETTINGS, channels=json.dumps({"companies": {"heartbeat_seconds": 0.2, "idle_seconds": 1}}))
+    with opened(server, "quiet", of("quiet")) as stream:
+        assert stream.wait_end()[-1].type == "idle"
+    lines = stream.raw.split(b"\n")
+    assert lines.count(b":") >= 2
+    assert b"event: heartbeat" not in lines
+
+
+# --- two companies
+
+
+def test_two_companies_see_nothing_of_each_other(shared: Node) -> None:
+    """C4, C5: live, replayed, by the other's cursors, in statistics, in errors, at the general endpoint."""
+    one, two = of("one"), of("two")
+    with opened(shared, "one", one) as ours, opened(shared, "two", two) as theirs:
+        publish(shared, "one", 0.1)
+        foreign = publish(shared, "two", 0.2)
+        publish(shared, "one", 0.3)
+        assert values(ours, 2) == [0.1, 0.3]
+        assert values(theirs, 1) == [0.2]
+        found = until_stats(shared, one, connections={"one": 1}, replay={"one": 2})
+        assert (found["connections"]["totalConnections"], found["connections"]["activeCompanies"]) == (1, 1)
+        assert (found["replayCache"]["totalEvents"], found["replayCache"]["companies"]) == (2, 1)
+        health = ask(shared, "GET", HEALTH, claims=one)[1]["streaming"]
+        assert health == {"enabled": True, "activeConnections": 1, "activeCompanies": 1}
+    for cursor, wanted in (("earliest", [0.1, 0.3]), (foreign[0], [0.3])):
+        with opened(shared, "one", one, f"&lastEventId={cursor}") as stream:
+            assert values(stream, len(wanted)) == wanted
+            publish(shared, "two", 0.4)
+            publish(shared, "one", 0.5)
+            assert values(stream, 1) == [0.5]
+            assert b'"two"' not in stream.raw
+    with opened(shared, "one", one, "&last=1000") as stream:
+        values(stream, 4)
+        assert b'"two"' not in stream.raw
+
+
+def test_the_general_endpoint_gives_nothing_away(shared: Node) -> None:
+    """C4: to a company's token the channel is not there; with a grant for a topic it has this topic alone."""
+    assert ask(shared, "GET", GENERAL)[0] == 401
+    assert ask(shared, "GET", GENERAL, claims=of("general"))[0] == 404
+    granted = of("general") | {"ringcast": {"companies": {"subscribe": ["companies/general"]}}}
+    publish(shared, "another", 0.1)
+    publish(shared, "general", 0.2)
+    with Attempt(shared.port, f"{GENERAL}?lastEventId=earliest", **headers_of(granted)) as stream:
+        assert values(stream, 1) == [0.2]
+        publish(shared, "another", 0.3)
+        publish(shared, "general", 0.4)
+        assert values(stream, 1) == [0.4]
+        assert b"another" not in stream.raw
+    body = {"topic": "companies/another", "data": "{}"}
+    assert ask(shared, "POST", GENERAL, body, granted)[0] == 403
+
+
+def test_a_stranger_at_the_general_endpoint_is_no_stream_of_a_company(shared: Node) -> None:
+    """C5: who may select a topic but not read it does not count."""
+    granted = of("near") | {"ringcast": {"companies": {"subscribe": ["companies/near"]}}}
+    with Attempt(shared.port, f"{GENERAL}?topic=companies/far", **headers_of(granted)) as stream:
+        assert stream.next_event().type == "hello"
+        with opened(shared, "near", of("near")):
+            counted = until_stats(shared, OPERATOR)["connections"]["connectionsByCompany"]
+    assert (counted.get("near"), counted.get("far")) == (1, None)
+
+
+def test_errors_tell_nothing_of_another_company(shared: Node) -> None:
+    """C4: whether it is there, or switched off, or has events, the answer is one."""
+    publish(shared, "busy", 0.1)
+    ask(shared, "PUT", f"{FLAGS}/switched-off", {"streaming": False}, OPERATOR)
+    wait_until(lambda: not ask(shared, "GET", HEALTH, claims=of("switched-off"))[1]["streaming"]["enabled"])
+    answers = [ask(shared, "GET", path_of(name), claims=of("b")) for name in ("busy", "switched-off", "nothing")]
+    assert answers[0] == answers[1] == answers[2]
+    for method, path in (("GET", FLAGS), ("GET", f"{FLAGS}/busy"), ("PUT", f"{FLAGS}/busy")):
+        assert ask(shared, method, path, {"streaming": True}, of("busy"))[0] == 403
+        assert ask(shared, method, path, {"streaming": True})[0] == 401
+
+
+# --- statistics
+
+
+def test_statistics_and_health_are_the_seed_s(start: Start) -> None:
+    """C5: an operator sees all companies; who names none, nothing; without a token there is health without numbers."""
+    node = start()
+    with opened(node, "a", of("a")), opened(node, "a", of("a")), opened(node, "b", of("b")):
+        publish(node, "a", 0.1)
+        publish(node, "c", 0.1, 0.2)
+        found = until_stats(node, OPERATOR, connections={"a": 2, "b": 1}, replay={"a": 1, "c": 2})
+        assert found == {
+            "connections": {
+                "totalConnections": 3,
+                "activeCompanies": 2,
+                "connectionsByCompany": {"a": 2, "b": 1},
+            },
+            "replayCache": {"companies": 2, "totalEvents": 3, "eventsByCompany": {"a": 1, "c": 2}},
+            "timestamp": found["timestamp"],
+        }
+        health = ask(node, "GET", HEALTH, claims=OPERATOR)[1]
+        assert health == {
+            "status": "ok",
+            "streaming": {"enabled": True, "activeConnections": 3, "activeCompanies": 2},
+            "timestamp": health["timestamp"],
+        }
+        for claims in (None, {"sub": "nobody's"}):
+            status, health = ask(node, "GET", HEALTH, claims=claims)
+            assert (status, health["status"], health["streaming"]) == (200, "ok", {"enabled": True})
+    assert ask(node, "GET", STATS)[0] == 401
+    status, answer = ask(node, "GET", STATS, claims={"sub": "nobody's"})
+    assert (status, answer["reason"]) == (403, "the token names no company")
+    until_stats(node, OPERATOR, connections={})
+    metrics = node.get("/metrics", **headers_of(OPERATOR))[2].decode()
+    assert "ringcast_companies_streams 0.0" in metrics
+    assert 'ringcast_companies_refused_total{reason="company"} 0.0' in metrics
+
+
+# --- flags
+
+
+def test_a_company_is_switched_off_and_on(start: Start) -> None:
+    """C4: its streams end, new ones are refused with a reason; others stay; a start changes nothing."""
+    node = start()
+    flag = f"{FLAGS}/a"
+    assert ask(node, "GET", flag, claims=OPERATOR)[0] == 404
+    with opened(node, "a", of("a")) as ours, opened(node, "b", of("b")) as others:
+        status, answer = ask(node, "PUT", flag, {"streaming": False}, OPERATOR)
+        assert (status, answer["companyId"], answer["streaming"]) == (200, "a", False)
+        assert [block.type for block in ours.wait_end() if block.data][-1] == "finished"
+        publish(node, "b", 0.1)
+        assert values(others, 1) == [0.1]
+    assert node.stop() == 0
+    node.start()
+    status, answer = ask(node, "GET", path_of("a"), claims=of("a"))
+    assert (status, answer["field"]) == (403, "companyId")
+    assert answer["reason"] == "Streaming is switched off for this company"
+    assert ask(node, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"] is False
+    assert ask(node, "GET", f"{FLAGS}?limit=1", claims=OPERATOR)[1]["companies"] == [answer_of(node, flag)]
+    ask(node, "PUT", flag, {"streaming": True}, OPERATOR)
+    wait_until(lambda: ask(node, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"])
+    with opened(node, "a", of("a")) as stream:
+        publish(node, "a", 0.2)
+        assert values(stream, 1) == [0.2]
+
+
+def answer_of(node: Node, flag: str) -> dict[str, Any]:
+    status, answer = ask(node, "GET", flag, claims=OPERATOR)
+    assert (status, answer["streaming"]) == (200, False)
+    return answer
+
+
+def test_a_company_that_is_switched_on_again_at_once_is_asked_to_come_back(shared: Node) -> None:
+    """C4: so that an EventSource does not give up."""
+    flag = f"{FLAGS}/hasty"
+    with opened(shared, "hasty", of("hasty")) as stream:
+        ask(shared, "PUT", flag, {"streaming": False}, OPERATOR)
+        stream.wait_end()
+    ask(shared, "PUT", flag, {"streaming": True}, OPERATOR)
+    wait_until(lambda: ask(shared, "GET", HEALTH, claims=of("hasty"))[1]["streaming"]["enabled"])
+    with Attempt(shared.port, path_of("hasty"), **headers_of(of("hasty"))) as again:
+        assert again.status == 200
+        [farewell] = again.wait_end()
+        assert (farewell.type, data(farewell)["reconnect"]) == ("unavailable", True)
+
+
+def test_companies_may_have_to_be_switched_on_and_that_in_the_database(node: StartNode, tmp_path: Path) -> None:
+    """C4: with another default, by a statement that no node is told of."""
+    server = node(**SETTINGS, companies_streaming=False)
+    assert ask(server, "GET", path_of("a"), claims=of("a"))[0] == 403
+    with contextlib.closing(sqlite3.connect(tmp_path / "ringcast.db")) as database, database:
+        database.execute("INSERT INTO companies (id, streaming) VALUES ('a', true)")
+    wait_until(lambda: ask(server, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"])
+    opened(server, "a", of("a")).close()
+    assert ask(server, "GET", path_of("b"), claims=of("b"))[0] == 403
+    assert ask(server, "GET", f"{FLAGS}/a", claims=OPERATOR)[1]["changed"] == "1970-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field"),
+    [
+        ("a", {}, 422, "streaming"),
+        ("a", {"streaming": "no"}, 422, "streaming"),
+        ("a", {"streaming": True, "more": 1}, 422, "more"),
+        ("a%2Fb", {"streaming": True}, 400, "companyId"),
+        ("a" * 129, {"streaming": True}, 400, "companyId"),
+    ],
+)
+def test_a_flag_that_is_none_is_refused(shared: Node, path: str, body: object, status: int, field: str) -> None:
+    """C4."""
+    found, answer = ask(shared, "PUT", f"{FLAGS}/{path}", body, OPERATOR)
+    assert (found, answer["field"]) == (status, field)
+    assert ask(shared, "GET", f"{FLAGS}?limit=0", claims=OPERATOR)[1]["field"] == "limit"
+
+
+# --- two nodes
+
+
+def test_two_nodes_are_one(start: Start, tmp_path: Path) -> None:
+    """C3, C4, C5: published here, read there, replayed on either; numbers add up; a flag reaches both."""
+    redis = RedisServer(tmp_path).start()
+    try:
+        first, second = start(relay=redis.url), start(relay=redis.url)
+        with opened(first, "a", of("a")) as here, opened(second, "a", of("a")) as there:
+            with opened(second, "b", of("b")):
+                ids = publish(first, "a", 0.1) + publish(second, "a", 0.2)
+                publish(second, "b", 0.3)
+                assert values(here, 2) == values(there, 2) == [0.1, 0.2]
+                for node in (first, second):
+                    until_stats(node, OPERATOR, connections={"a": 2, "b": 1}, replay={"a": 2, "b": 1})
+                    until_stats(node, of("b"), connections={"b": 1}, replay={"b": 1})
+            with opened(second, "a", of("a"), f"&lastEventId={ids[0]}") as stream:
+                assert values(stream, 1) == [0.2]
+            ask(first, "PUT", f"{FLAGS}/a", {"streaming": False}, OPERATOR)
+            for stream in (here, there):
+                assert [block.type for block in stream.wait_end() if block.data][-1] == "finished"
+            assert ask(second, "GET", path_of("a"), claims=of("a"))[0] == 403
+        with opened(first, "b", of("b")):
+            until_stats(second, OPERATOR, connections={"b": 1})
+            assert first.stop() == 0
+        until_stats(second, OPERATOR, connections={})
+        third = start(relay=redis.url)  # what was there before it counts too
+        until_stats(third, OPERATOR, connections={}, replay={"a": 2, "b": 1})
+    finally:
+        redis.stop()

@@ -1,0 +1,167 @@
+"""Messages from a real NATS server on their way to companies, and the simulation that stands in for it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apps.companies import HEALTH, OPERATOR, ask, data, headers_of, metric, of, opened, until_stats, values
+from tests.conftest import StartNode
+from tests.harness.nats import NatsServer
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.redis import RedisServer
+
+SETTINGS = {"apps": "companies", "jwt_secret": TOKEN_SECRET, "drain_seconds": 0}
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path).start()
+    yield server
+    server.stop()
+
+
+def facts(node: Node) -> dict[str, Any]:
+    """What is known of the bridge."""
+    found: dict[str, Any] = json.loads(node.get("/stats", **headers_of(OPERATOR))[2])["bridges"]["companies"]
+    return found
+
+
+def until_active(*nodes: Node) -> None:
+    for node in nodes:
+        wait_until(lambda node=node: facts(node)["active"], 20, f"the bridge of {node.url}")
+
+
+def counted(node: Node, name: str) -> float:
+    lines = node.get("/metrics", **headers_of(OPERATOR))[2].decode().splitlines()
+    return float(next((line.split()[1] for line in lines if line.startswith(name)), -1))
+
+
+def test_messages_become_events_of_their_company_and_others_are_refused(node: StartNode, nats: NatsServer) -> None:
+    """C1, C2, C4: the seed's subjects and bodies; what names no company is counted and logged, and holds up nothing."""
+    server = node(**SETTINGS, nats_url=nats.url)
+    until_active(server)
+    with opened(server, "a", of("a")) as ours, opened(server, "b", of("b")) as theirs:
+        nats.publish("metrics.calculated", json.dumps(metric("a")), '{"value": "a secret"}', "no JSON")
+        nats.publish("metrics.sroi_calculated", '{"companyId": "a", "value": 3.4}')
+        nats.publish("metrics.too.deep", json.dumps(metric("a", 9)))
+        nats.publish("orders.made", json.dumps(metric("a", 9)))
+        nats.publish("journey.flag_updated", '{"companyId": "b", "userId": "u", "flag": "struggling"}')
+        nats.publish("journey.flag_updated", '{"companyId": "a", "userId": "u", "flag": "struggling"}')
+        nats.publish("q2q.completed", '{"companyId": "a", "value": 70}', '{"companyId": "*", "value": 70}')
+        events = ours.events(4)
+        assert sorted(event.type for event in events) == [
+            "journey_flag_updated",
+            "metric_updated",
+            "sroi_updated",
+            "vis_updated",
+        ]
+        by_type = {event.type: data(event) for event in events}
+        assert by_type["metric_updated"] == metric("a")
+        assert by_type["journey_flag_updated"] == {"companyId": "a", "userId": "u", "flag": "struggling"}
+        assert data(theirs.events(1)[0])["companyId"] == "b"
+    wait_until(lambda: facts(server)["unmappable"] == 3, 10, "three refusals")
+    assert facts(server)["published"] == 5
+    log = server.log()
+    assert "unmappable" in log and "companyId" in log
+    assert "a secret" not in log
+    until_stats(server, OPERATOR, replay={"a": 4, "b": 1})
+    assert counted(server, "ringcast_companies_simulated_total") == -1  # it is the real thing
+
+
+def test_the_bridge_s_state_is_in_the_health(node: StartNode, nats: NatsServer) -> None:
+    """C2, C5."""
+    server = node(**SETTINGS, nats_url=nats.url)
+    until_active(server)
+    assert ask(server, "GET", HEALTH, claims=OPERATOR)[1]["status"] == "ok"
+    nats.stop()
+    wait_until(lambda: ask(server, "GET", HEALTH, claims=OPERATOR)[1]["status"] == "degraded", 20)
+    nats.start()
+    wait_until(lambda: ask(server, "GET", HEALTH, claims=OPERATOR)[1]["status"] == "ok", 20)
+    until_active(server)
+    with opened(server, "a", of("a")) as stream:
+        nats.publish("metrics.calculated", json.dumps(metric("a")))
+        assert values(stream, 1) == [0.85]
+
+
+def test_a_message_enters_once_whichever_node_gets_it(node: StartNode, nats: NatsServer, tmp_path: Path) -> None:
+    """C2, C5: two nodes in one queue group, over one Redis."""
+    redis = RedisServer(tmp_path).start()
+    try:
+        settings = SETTINGS | {"nats_url": nats.url, "relay": redis.url, "database": f"sqlite:{tmp_path}/shared.db"}
+        first, second = node(**settings), node(**settings)
+        until_active(first, second)
+        with opened(first, "a", of("a")) as here, opened(second, "a", of("a")) as there:
+            sent = [float(number) for number in range(200)]
+            nats.publish("metrics.calculated", *[json.dumps(metric("a", number)) for number in sent])
+            found = values(here, 200)
+            assert sorted(found) == sent
+            assert values(there, 200) == found
+            for server in (first, second):
+                until_stats(server, OPERATOR, connections={"a": 2}, replay={"a": 200})
+        assert facts(first)["published"] + facts(second)["published"] == 200
+    finally:
+        redis.stop()
+
+
+def test_messages_wait_while_the_log_does_not_answer(node: StartNode, nats: NatsServer, tmp_path: Path) -> None:
+    """C2: and enter in their order, each once."""
+    redis = RedisServer(tmp_path).start()
+    try:
+        server = node(**SETTINGS, nats_url=nats.url, relay=redis.url)
+        until_active(server)
+        with opened(server, "a", of("a")) as stream:
+            redis.signal(signal.SIGSTOP)
+            sent = [float(number) for number in range(300)]
+            nats.publish("metrics.calculated", *[json.dumps(metric("a", number)) for number in sent])
+            wait_until(lambda: facts(server)["lag"] == 300)
+            redis.signal(signal.SIGCONT)
+            assert values(stream, 300) == sent
+            until_stats(server, OPERATOR, replay={"a": 300})
+        assert (facts(server)["published"], facts(server)["dropped"]) == (300, 0)
+    finally:
+        redis.stop()
+
+
+def test_jetstream_keeps_what_comes_while_no_node_is_there(node: StartNode, nats: NatsServer, tmp_path: Path) -> None:
+    """C2: by a setting; in order, once."""
+    settings = SETTINGS | {"nats_url": nats.url, "companies_nats_stream": "COMPANIES"}
+    settings |= {"relay": f"sqlite:{tmp_path}/log.db"}
+    server = node(**settings)
+    until_active(server)
+    nats.store("metrics.calculated", json.dumps(metric("a", 1)))
+    until_stats(server, OPERATOR, replay={"a": 1})
+    server.kill()
+    nats.store("metrics.calculated", *[json.dumps(metric("a", number)) for number in (2, 3)])
+    server.start()
+    until_stats(server, OPERATOR, replay={"a": 3})
+    with opened(server, "a", of("a"), "&lastEventId=earliest") as stream:
+        assert values(stream, 3) == [1, 2, 3]
+
+
+def test_without_nats_one_node_makes_something_up_and_says_so(node: StartNode, tmp_path: Path) -> None:
+    """C2: for demo companies alone; another node goes on when it stops."""
+    settings = SETTINGS | {"companies_change_seconds": 0.02, "database": f"sqlite:{tmp_path}/shared.db"}
+    first = node(**settings)
+    name = "ringcast_companies_simulated_total"
+    wait_until(lambda: counted(first, name) > 2)
+    second = node(**settings)
+    with opened(first, "demo-aurora", of("demo-aurora")) as stream:
+        assert all(data(event)["simulated"] is True for event in stream.events(5))
+    assert counted(second, name) == 0
+    stats = ask(first, "GET", "/stream/stats", claims=OPERATOR)[1]
+    assert set(stats["replayCache"]["eventsByCompany"]) <= {"demo-aurora", "demo-borealis", "demo-cobalt"}
+    assert first.stop() == 0
+    wait_until(lambda: counted(second, name) > 2, 20)
+
+
+def test_nothing_is_made_up_where_that_is_switched_off(node: StartNode) -> None:
+    """C2."""
+    server = node(**SETTINGS, simulate=False)
+    assert counted(server, "ringcast_companies_simulated_total") == -1
+    assert counted(server, "ringcast_companies_streams") == 0

@@ -1,0 +1,196 @@
+"""Kept answers of `facilities`: how long, which, what ends them, and what is counted."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from apps.facilities.handlers import FacilityHandlers
+from tests.apps.facilities import ONE, OPERATOR, SEARCH, SETTINGS, Answer, ask, change
+from tests.conftest import StartNode
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.redis import RedisServer
+
+LONDON = "/api/facilities/search?lat=51.5&lon=-0.1&radius=15"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One node for all tests: each asks something of its own."""
+    folder = tmp_path_factory.mktemp("facilities-cache")
+    node = Node(folder, database=f"sqlite:{folder}/facilities.db", **SETTINGS).start()
+    yield node
+    node.kill()
+
+
+def figures(node: Node, route: str) -> dict[str, Any]:
+    """What the cache says of a route."""
+    facts: dict[str, Any] = json.loads(node.get("/stats")[2])["response_cache"]["routes"].get(route, {})
+    return facts
+
+
+def test_every_route_keeps_its_answers_as_long_as_is_documented() -> None:
+    """F6."""
+    nothing = cast(Any, None)
+    handlers = FacilityHandlers(nothing, nothing, nothing, (), ())
+    kept = {one.path: one.keep_seconds for one in handlers.endpoints() if one.keep_seconds}
+    assert kept == {
+        "/api/facilities/search": 300,
+        "/api/facilities/{id}": 600,
+        "/api/facilities/suggest": 180,
+        "/api/insurance-providers": 1_800,
+        "/api/procedures": 1_800,
+        "/api/geocode": 3_600,
+    }
+
+
+def test_a_change_drops_the_facility_and_lets_searches_live(server: Node) -> None:
+    """F6, F7: the seed's own example, line by line."""
+    assert ask(server, SEARCH).cache == "MISS"
+    hit = ask(server, SEARCH)
+    assert hit.cache == "HIT"
+    assert int(hit.headers["age"]) >= 0
+    assert [ask(server, ONE).cache, ask(server, ONE).cache] == ["MISS", "HIT"]
+    change(server, capacity_status="low")
+    assert ask(server, ONE).cache == "MISS"
+    assert ask(server, SEARCH).cache == "HIT"
+    assert ask(server, ONE).json["capacity_status"] == "low"
+
+
+@pytest.mark.parametrize("path", ["/api/insurance-providers", "/api/procedures", "/api/geocode?q=lagos"])
+def test_the_catalogue_and_places_are_kept(server: Node, path: str) -> None:
+    """F6."""
+    assert [ask(server, path).cache for _ in range(2)] == ["MISS", "HIT"]
+
+
+def test_one_question_has_one_answer_however_it_is_put(server: Node) -> None:
+    """F6: the key is made of what the question means."""
+    assert ask(server, "/api/facilities/search?lat=1.50&lon=2&radius=50").cache == "MISS"
+    for same in ("lon=2.0&lat=1.5", "lat=1.5&lon=2&utm_source=mail&limit=50", "radius=5e1&lat=1.5&lon=%32"):
+        assert ask(server, f"/api/facilities/search?{same}").cache == "HIT"
+    assert ask(server, "/api/facilities/search?lat=1.5&lon=2.1").cache == "MISS"
+
+
+def test_only_what_was_found_is_kept(server: Node) -> None:
+    """F6."""
+    for _ in range(2):
+        missing = ask(server, "/api/facilities/fac_998")
+        assert (missing.status, missing.cache) == (404, "")
+    assert ask(server, ONE, method="HEAD").cache in ("MISS", "HIT")
+
+
+def test_a_change_of_one_leaves_the_others(server: Node) -> None:
+    """F7: and what is not monitored drops what is kept, too."""
+    others = "/api/facilities/fac_011"
+    ask(server, others)
+    ask(server, "/api/facilities/fac_010")
+    change(server, "fac_010", address="1 New Road")
+    assert ask(server, others).cache == "HIT"
+    again = ask(server, "/api/facilities/fac_010")
+    assert (again.cache, again.json["address"]) == ("MISS", "1 New Road")
+    assert '"event":"cache_dropped"' in server.log()
+    assert "facility:fac_010" in server.log()
+
+
+def test_administrators_drop_searches_and_regions(server: Node) -> None:
+    """F7: searches that reach into the region, the facilities in it, and nothing else."""
+    suggest, one = "/api/facilities/suggest?q=lag", "/api/facilities/fac_020"
+    ask(server, "/api/cache/searches", method="DELETE")
+    for path in (SEARCH, LONDON, suggest, one):
+        ask(server, path)
+    answer = ask(server, "/api/cache/region?lat=6.6&lon=3.4&radius=20", method="DELETE")
+    assert answer.status == 200
+    assert answer.json["dropped"] >= 2
+    assert [ask(server, path).cache for path in (LONDON, suggest)] == ["HIT", "HIT"]
+    assert [ask(server, path).cache for path in (SEARCH, one)] == ["MISS", "MISS"]
+    assert ask(server, "/api/cache/searches", method="DELETE").json["dropped"] >= 3
+    assert ask(server, one).cache == "HIT"
+    assert ask(server, "/api/cache/region?lat=6.6", method="DELETE").json["field"] == "lon"
+
+
+def test_who_is_no_administrator_drops_nothing(node: StartNode) -> None:
+    """F7."""
+    server = node(jwt_secret=TOKEN_SECRET, **SETTINGS)
+    for path in ("/api/cache/searches", "/api/cache/region?lat=1&lon=1"):
+        assert ask(server, path, method="DELETE").status == 401
+        assert ask(server, path, method="DELETE", claims={"sub": "visitor"}).status == 403
+        assert ask(server, path, method="DELETE", claims=OPERATOR).status == 200
+    # What is the same for everybody is kept for everybody.
+    assert [ask(server, SEARCH, claims=OPERATOR).cache, ask(server, SEARCH).cache] == ["MISS", "HIT"]
+
+
+def test_a_crowd_that_asks_the_same_makes_one_computation(server: Node) -> None:
+    """F8."""
+    route = "/api/facilities/search"
+    before = figures(server, route)
+    answers: list[Answer] = []
+    crowd = [
+        threading.Thread(target=lambda: answers.append(ask(server, f"{route}?lat=35.68&lon=139.7&radius=77")))
+        for _ in range(30)
+    ]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+    assert len({json.dumps(answer.json) for answer in answers}) == 1
+    after = figures(server, route)
+    assert after["computations"] - before.get("computations", 0) == 1
+
+
+def test_the_cache_is_counted_by_route(server: Node) -> None:
+    """F9."""
+    route = "/api/facilities/{id}"
+    before = figures(server, route)
+    ask(server, "/api/facilities/fac_030")
+    ask(server, "/api/facilities/fac_030")
+    change(server, "fac_030", avg_wait_minutes=9)
+    after = figures(server, route)
+    for name in ("hits", "misses"):
+        assert after[name] - before.get(name, 0) == 1
+    assert after["dropped"]["change"] > before.get("dropped", {}).get("change", 0)
+    metrics = server.get("/metrics")[2].decode()
+    for name in ("requests_total", "dropped_total", "entries", "bytes"):
+        assert f"ringcast_response_cache_{name}{{" in metrics
+    assert f'route="{route}"' in metrics
+
+
+def test_two_ways_of_keeping_searches_are_compared_on_live_traffic(node: StartNode, tmp_path: Path) -> None:
+    """F9: hits and the age of what was given, apart for A and B."""
+    trial: dict[str, Any] = {"response_cache_trial_routes": "/api/facilities/search", "response_cache_trial_drop": True}
+    server = node(database=f"sqlite:{tmp_path}/facilities.db", **SETTINGS, **trial)
+    questions = [f"/api/facilities/search?lat=6.5244&lon=3.3792&radius={radius}" for radius in range(20, 40)]
+    strategies = {path: ask(server, path).headers["x-cache-strategy"] for path in questions}
+    assert set(strategies.values()) == {"A", "B"}
+    change(server, avg_wait_minutes=12)
+    assert {path: ask(server, path).cache for path in questions} == {
+        path: "HIT" if strategy == "A" else "MISS" for path, strategy in strategies.items()
+    }
+    stats = json.dumps(json.loads(server.get("/stats")[2])["response_cache"])
+    assert '"A"' in stats
+    assert '"B"' in stats
+    metrics = server.get("/metrics")[2].decode()
+    assert 'strategy="A"' in metrics
+    assert 'strategy="B"' in metrics
+    assert "ringcast_response_cache_changed_seconds_total{" in metrics
+
+
+def test_answers_can_be_kept_in_redis(node: StartNode, tmp_path: Path) -> None:
+    """F6, F7: with the same rules. Nobody waits long for Redis, so on a busy machine a hit may take a second try."""
+    redis = RedisServer(tmp_path).start()
+    try:
+        settings = SETTINGS | {"response_cache": "redis", "response_cache_redis": redis.url}
+        server = node(database=f"sqlite:{tmp_path}/facilities.db", **settings)
+        wait_until(lambda: ask(server, ONE).cache == "HIT")
+        wait_until(lambda: ask(server, SEARCH).cache == "HIT")
+        change(server, avg_wait_minutes=44)
+        assert ask(server, ONE).json["avg_wait_minutes"] == 44
+        wait_until(lambda: ask(server, SEARCH).cache == "HIT")
+        assert ask(server, "/api/cache/region?lat=6.6&lon=3.4&radius=20", method="DELETE").status == 200
+        assert ask(server, SEARCH).json["facilities"][0]["avg_wait_minutes"] == 44
+    finally:
+        redis.stop()

@@ -1,0 +1,242 @@
+"""Prices when upstream misbehaves, and where there is none: the simulated market."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apps.pricing import NAMES, SETTINGS, STREAM, Api, ask, metric, ready, updates
+from tests.conftest import StartNode
+from tests.harness.postgres import PostgresServer
+from tests.harness.process import Node, wait_until
+from tests.harness.stream import Stream
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    upstream = Api()
+    for item_id in NAMES:
+        upstream.trade(item_id, high=100 + item_id, low=90 + item_id)
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture(scope="module")
+def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that waits half a second for an answer."""
+    settings = SETTINGS | {"prices_upstream": api.url, "prices_upstream_seconds": 0.5}
+    node = Node(tmp_path_factory.mktemp("prices"), **settings).start()
+    wait_until(lambda: metric(node, "looks_total") > 1)
+    yield node
+    node.kill()
+
+
+@pytest.fixture(autouse=True)
+def _well_again(api: Api) -> Iterator[None]:
+    yield
+    api.answer, api.headers = None, {}
+
+
+def outcome(node: Node, kind: str) -> float:
+    return metric(node, f'looks_total{{outcome="{kind}"}}')
+
+
+def test_upstream_is_asked_as_it_wants_to_be(server: Node, api: Api) -> None:
+    """P3: who asks and how to reach them, packed, one request for all items; names once."""
+    asked = len(api.asked)
+    wait_until(lambda: len(api.asked) > asked + 3)
+    for headers in api.asked:
+        assert headers["user-agent"] == "Ringcast (prices@ringcast.example)"
+        assert "gzip" in headers["accept-encoding"]
+    assert api.asked_names == 1
+    assert ask(server, "/current/4151")[1]["name"] == "Abyssal whip"
+
+
+@pytest.mark.parametrize(
+    ("instead", "kind", "said"),
+    [
+        (503, "status", "HTTP status 503"),
+        (302, "status", "HTTP status 302"),
+        (1.5, "timeout", "no answer within 0.5 s"),
+        (b"<html>", "unreadable", "not JSON"),
+        (b"\xff\xfe", "unreadable", "not JSON"),
+        (b"[" * 200_000, "unreadable", "not JSON"),
+        (b"[1, 2]", "unreadable", "not of the form"),
+        (b'{"data": {"2": 7, "x": {}}}', "unreadable", "no entry"),
+        (gzip.compress(b'{"data": {}}')[:-9], "unreadable", ""),
+        (gzip.compress(b" " * (64 * MIB)), "unreadable", "too large"),
+        (b" " * (9 * MIB), "unreadable", "too large"),
+    ],
+    ids=["503", "302", "slow", "html", "bytes", "deep", "list", "junk", "half", "bomb", "huge"],
+)
+def test_a_failure_is_seen_and_got_over(server: Node, api: Api, instead: Any, kind: str, said: str) -> None:
+    """P3: in the metrics and at /ready; streams stay, prices stay, and it goes on when upstream does."""
+    with Stream(server.port, f"{STREAM}?items=2") as stream:
+        stream.next_event()
+        before = outcome(server, kind)
+        api.answer = instead
+        wait_until(lambda: outcome(server, kind) > before, 20)
+        assert ready(server).startswith("no prices from upstream: ") and said in ready(server)
+        assert server.get("/ready")[0] == 200
+        assert ask(server, "/current/2")[0] == 200
+        api.answer = None
+        api.trade(2, high=api.clock)
+        assert updates(stream, 1)[0]["high"] == api.clock - 1
+        wait_until(lambda: ready(server) == "ok")
+
+
+def test_entries_that_can_not_be_read_are_left_out(server: Node, api: Api) -> None:
+    """P3: item by item, and counted."""
+    good = api.prices
+    junk: dict[str, Any] = {
+        "x": {},
+        "-1": {},
+        "3": {"high": "12"},
+        "5": {"high": -1},
+        "6": {"high": True},
+        "7": {"high": 10**15},
+        "8": [],
+    }
+    before = metric(server, "unusable_total")
+    api.prices = good | junk
+    wait_until(lambda: metric(server, "unusable_total") >= before + len(junk))
+    assert ready(server) == "ok"
+    assert [ask(server, f"/current/{item_id}")[0] for item_id in (3, 5, 6, 7, 8)] == [404] * 5
+    api.prices = good
+
+
+def test_nobody_waits_for_a_slow_upstream(server: Node, api: Api) -> None:
+    """P3: while an answer is waited for everything else is answered."""
+    api.answer = 0.4
+    asked = len(api.asked)
+    wait_until(lambda: len(api.asked) > asked)
+    began = time.monotonic()
+    for _ in range(10):
+        assert ask(server, "/current/2")[0] == 200
+    assert time.monotonic() - began < 0.4
+
+
+def test_failures_are_asked_for_again_ever_later_and_as_late_as_told(node: StartNode) -> None:
+    """P3: with jitter, so many looks that fail are few; `Retry-After` is kept to."""
+    own = Api()
+    try:
+        own.answer = 500
+        node(**SETTINGS | {"prices_upstream": own.url, "prices_sync_seconds": 0.1})
+        wait_until(lambda: len(own.asked) >= 5)
+        # The sixth is 1.6 to 3.2 s after the fifth, where it were a tenth at the usual pace.
+        began = time.monotonic()
+        own.answer, own.headers = 429, {"Retry-After": "3600"}
+        wait_until(lambda: len(own.asked) > 5)
+        assert time.monotonic() - began > 1.0
+        own.answer = None
+        with pytest.raises(AssertionError):
+            wait_until(lambda: len(own.asked) > 6, 2)
+    finally:
+        own.close()
+
+
+def test_an_upstream_that_is_not_there_is_asked_again(node: StartNode) -> None:
+    """P3: from the first look on; the node serves all the same."""
+    own = Api()
+    own.close()
+    started = node(**SETTINGS | {"prices_upstream": own.url})
+    wait_until(lambda: outcome(started, "unreachable") >= 2)
+    assert ready(started) == "no prices from upstream: there is no connection"
+    with Stream(started.port, f"{STREAM}?items=4151") as stream:  # which items there are is not known yet
+        assert stream.next_event().type == "connected"
+
+
+def test_a_database_that_goes_and_comes_back_costs_nothing_but_time(node: StartNode) -> None:
+    """P3: what was traded meanwhile is told once, with its point in the history; streams stay."""
+    own, database = Api(), PostgresServer().start()
+    try:
+        own.trade(2, high=10, low=9)
+        started = node(**SETTINGS | {"prices_upstream": own.url, "database": database.url("prices")})
+        wait_until(lambda: ask(started, "/current")[1]["total"] == 1)
+        with Stream(started.port, STREAM) as stream:
+            own.trade(2, high=11)
+            while updates(stream, 1)[0]["high"] != 11:
+                pass
+            database.kill()
+            own.trade(2, high=12)
+            wait_until(lambda: outcome(started, "database") > 0, 20)
+            assert ask(started, "/current/2")[0] == 503
+            own.trade(2, high=13)
+            database.start()
+            assert updates(stream, 1)[0]["high"] == 13
+            own.trade(2, high=14)
+            assert updates(stream, 1)[0]["high"] == 14
+        assert [point["high"] for point in ask(started, "/history/2?period=1h")[1]["data"]] == [10, 11, 13, 14]
+        wait_until(lambda: ready(started) == "ok")
+    finally:
+        database.stop()
+        own.close()
+
+
+# --- no upstream
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that a simulated market has filled."""
+    folder = tmp_path_factory.mktemp("simulated")
+    node = Node(folder, **SETTINGS | {"simulate": True, "database": f"sqlite:{folder}/past.db"}).start()
+    try:
+        wait_until(lambda: ask(node, "/current")[1]["total"] >= 40, 30)
+        node.stop()
+    finally:
+        node.kill()
+    return folder / "past.db"
+
+
+@pytest.fixture
+def simulating(past: Path, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a node that goes on from there."""
+    shutil.copy(past, tmp_path / "prices.db")
+    database = f"sqlite:{tmp_path}/prices.db"
+    return SETTINGS | {"simulate": True, "prices_simulated_seconds": 0.05, "database": database}
+
+
+def test_a_simulated_market_is_there_from_the_beginning_and_marked(node: StartNode, simulating: dict[str, Any]) -> None:
+    """P1, P4: with a past for charts of every period, in events, lists and history said to be made up."""
+    started = node(**simulating)
+    with Stream(started.port, f"{STREAM}?items=2,4151,11832") as stream:
+        assert all(update["simulated"] is True for update in updates(stream, 3))
+    listed = ask(started, "/current?items=4151")[1]["items"]
+    assert [(one["name"], one["simulated"]) for one in listed] == [("Abyssal whip", True)]
+    for period, points in {"1h": 50, "24h": 200, "7d": 300, "30d": 80, "90d": 300, "1y": 350, "all": 390}.items():
+        answer = ask(started, f"/history/4151?period={period}&sample=true")[1]
+        assert answer["simulated"] is True
+        assert len(answer["data"]) >= points, period
+        assert (answer["before"] is None) == (period == "all")
+    assert metric(started, "simulated") == 1
+    assert ready(started) == "ok"
+
+
+def test_old_points_are_averaged_while_it_runs(node: StartNode, simulating: dict[str, Any]) -> None:
+    """P4: single changes are kept as long as the setting says."""
+    started = node(**simulating, prices_keep_points_seconds=3_600)
+    wait_until(lambda: metric(started, "rolled_up_total") > 1_000, 20)
+    assert len(ask(started, "/history/4151?period=24h&sample=true")[1]["data"]) >= 200
+
+
+def test_real_and_simulated_prices_are_never_mixed(node: StartNode, api: Api, simulating: dict[str, Any]) -> None:
+    """P3: what was made up goes when upstream comes; and where prices are real none are made up."""
+    real = node(**simulating | {"prices_upstream": api.url})
+    wait_until(lambda: ask(real, "/current?search=bow")[1]["total"] == 0 and ask(real, "/current/2")[0] == 200, 20)
+    wait_until(lambda: "simulated" not in ask(real, "/current/2")[1])
+    assert ask(real, "/history/2?period=all")[1]["simulated"] is False
+    real.stop()
+    after = node(**simulating)
+    wait_until(lambda: "holds real prices" in ready(after))
+    assert json.loads(after.get("/ready")[2])["ready"] is True
+    assert ask(after, "/current?search=bow")[1]["total"] == 0
