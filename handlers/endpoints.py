@@ -10,13 +10,14 @@ Status: 400 for what is no JSON, or a parameter that is not valid; 422 for JSON 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import ujson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from handlers.answers import COMMON_HEADERS, Refused, bad, dumps, missing_grant, missing_token
 from handlers.fields import decoded, parse_query
@@ -26,6 +27,9 @@ from server.exchange import Request, Response
 from server.rights import ANONYMOUS, Principal
 
 MAX_BODY_BYTES = 65_536
+
+_NO_NUL = "no text may have the character NUL in it"
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -45,14 +49,8 @@ class Query(BaseModel):
 class Page(Query):
     """For lists: `limit` entries from `offset` on."""
 
-    limit: int = 50
-    offset: int = 0
-
-    def model_post_init(self, _: Any) -> None:
-        if not 1 <= self.limit <= 500:
-            raise bad("limit", "must be from 1 to 500")
-        if not 0 <= self.offset <= 1_000_000:
-            raise bad("offset", "must be from 0 to 1000000")
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 class NoQuery(Query):
@@ -145,6 +143,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if self.keep_seconds and (self.method != "GET" or self.body is not None):
             raise ValueError(f"{self.method} {self.path}: only answers to GET are kept")
+        if self.head is not None and "{" in self.path:
+            raise ValueError(f"{self.method} {self.path}: a path with arguments is not judged by its head")
 
     @cached_property
     def pattern(self) -> Any:
@@ -158,6 +158,8 @@ class Endpoint:
         parameters: dict[str, str] = {}
         for name, value in parse_query(request.query):
             parameters.setdefault(name, decoded(name, value))
+            if "\0" in parameters[name]:
+                raise bad(name, _NO_NUL)
         call.query = _validated(self.query, parameters, 400)
         if self.body is not None:
             content = _json(request)
@@ -179,11 +181,13 @@ def _json(request: Request) -> object:
 
 def _check_writable(value: object) -> None:
     """A field that takes anything takes what is no JSON too (NaN, 1e400, half a surrogate pair): it could be kept, and
-    never be given back. Raises Refused."""
+    never be given back. And a NUL no database wants. Raises Refused."""
     try:
-        dumps(value)
+        text = dumps(value)
     except (ValueError, OverflowError):
         raise bad("", "the body must be JSON") from None
+    if _NUL.search(text):
+        raise invalid("", _NO_NUL)
 
 
 def _validated(model: type[ModelT], value: object, status: int) -> ModelT:

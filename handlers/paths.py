@@ -24,9 +24,12 @@ def pattern_of(template: str) -> re.Pattern[str]:
 
 
 def arguments_of(pattern: re.Pattern[str], path: str) -> Mapping[str, str] | None:
-    """The decoded arguments of a path; None if it does not match, or holds what is not UTF-8."""
+    """The decoded arguments of a path; None if it does not match, or holds what is not UTF-8, or a NUL, which no
+    database wants."""
     found = pattern.fullmatch(path)
     if found is None:
+        return None
+    if "%00" in path:
         return None
     try:
         return {name: unquote_to_bytes(value).decode() for name, value in found.groupdict().items()}

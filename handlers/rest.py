@@ -77,7 +77,7 @@ class EndpointHandler(Handler):
         principal = self._rooms.authenticate(request) if endpoint.head is None else ANONYMOUS
         arguments = arguments_of(endpoint.pattern, request.path)
         if arguments is None:
-            raise not_found("", "the path is not UTF-8")
+            raise not_found("", "nothing is called by what is not UTF-8, or has a NUL in it")
         call = endpoint.read(request, arguments, principal)
         if endpoint.keep_seconds:
             return await self._cache.answer(endpoint, call)

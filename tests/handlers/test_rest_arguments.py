@@ -31,8 +31,12 @@ def app(lodge: Lodge) -> Application:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("path", ["/api/things/%ff", "/api/things/%C3", "/api/things/1/parts/%ED%A0%80"])
-async def test_a_path_that_is_not_utf_8_is_not_found(http_client: AsyncHTTPClient, base_url: str, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/api/things/%ff", "/api/things/%C3", "/api/things/1/parts/%ED%A0%80", "/api/things/a%00"]
+)
+async def test_a_path_that_names_nothing_that_can_be_is_not_found(
+    http_client: AsyncHTTPClient, base_url: str, path: str
+) -> None:
     for method in ("GET", "HEAD"):
         answer = await fetch(http_client, base_url + path, method)
         assert answer.code == 404
@@ -79,3 +83,15 @@ async def test_what_cannot_be_written_as_json_is_not_read_as_json(
 async def test_a_reason_names_no_class_of_ours(http_client: AsyncHTTPClient, base_url: str, body: str) -> None:
     answer = await fetch(http_client, f"{base_url}/api/loose/1", "PATCH", body=body, headers=JSON)
     assert (answer.code, error_of(answer)["reason"]) == (422, "must be an object")
+
+
+@pytest.mark.gen_test
+async def test_a_nul_reaches_no_endpoint(http_client: AsyncHTTPClient, base_url: str) -> None:
+    """PostgreSQL takes none in a text."""
+    answer = await fetch(http_client, f"{base_url}/api/things/1?name=a%00b")
+    assert (answer.code, error_of(answer)["field"]) == (400, "name")
+    body = '{"extra": {"name": ["a%su0000b"]}}'
+    for slashes, status in ((1, 422), (2, 200), (3, 422)):
+        sent = body % ("\\" * slashes)
+        answer = await fetch(http_client, f"{base_url}/api/loose/1", "PATCH", body=sent, headers=JSON)
+        assert answer.code == status, sent
