@@ -10,9 +10,10 @@ one again only one is asked for: each time counts as an attempt, of which a dead
 
 Invariants: nothing is acknowledged that is not in the log, or let go. What comes again, because an acknowledgement was
 lost or a node died, is recognised by its key within the time that keys count. At most `max_waiting` messages of a
-subscription are in memory. With message ordering, messages of one ordering key enter in their order: Pub/Sub gives
-those of a key to one node at a time, and here none overtakes another.
-Cost: three calls and one batch of appends for up to `max_waiting` messages.
+subscription are in memory. With message ordering, messages of one ordering key enter in their order: Pub/Sub has one
+batch of a key out at a time, and gives again what follows one that comes again; here none overtakes another.
+Cost: two calls and one batch of appends for up to `max_waiting` messages.
+Sources: Pub/Sub's documentation of pull subscriptions and of message ordering.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Owns percent-decoding with errors. Frameworks replace bad bytes and strip white space, so that a value that was checked
 is not the value that was sent; here what is not UTF-8 is refused and nothing is altered. Source: URL Standard,
-application/x-www-form-urlencoded parsing (`;` is data, `+` a space). And the parameters of a region, which the general
-endpoint and applications have in common.
+application/x-www-form-urlencoded parsing (`;` is data, `+` a space). And the parameters that the general endpoint and
+applications have in common: a region, and how many events from before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from handlers.answers import bad
 from server.region import OutOfRange, Region
 
 MAX_FIELDS = 1_000
+MAX_LAST = 1_000
 DEFAULT_RADIUS_KM = 50.0
 REGION_NAMES = ("lat", "lon", "radius")
 _NUMBER = re.compile(r"[-+]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][-+]?\d{1,3})?", re.ASCII)
@@ -53,6 +54,15 @@ def decoded(field: str, value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise bad(field, "must be UTF-8") from None
+
+
+def parse_last(value: str | None) -> int:
+    """How many events from before are wanted (`last`); 0 if nothing is said. Raises Refused."""
+    if value is None:
+        return 0
+    if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= MAX_LAST):
+        raise bad("last", f"must be a number from 1 to {MAX_LAST}")
+    return int(value)
 
 
 def parse_number(field: str, value: str) -> float:

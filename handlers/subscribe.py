@@ -13,7 +13,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from handlers.answers import Refused, bad, missing_token
-from handlers.fields import REGION_NAMES, decoded, parse_query, parse_region
+from handlers.fields import REGION_NAMES, decoded, parse_last, parse_query, parse_region
 from handlers.rooms import MERCURE_PATH, Rooms
 from handlers.streams import Admitted, StreamCall, StreamRoute, Streams
 from server.auth import ANONYMOUS
@@ -27,7 +27,6 @@ from server.selectors import MAX_SELECTOR_BYTES, InvalidSelector, Selector, exac
 MAX_SELECTORS = 100
 # In all templates together: an event with the longest topic then costs a subscription about a millisecond at the worst.
 MAX_PATTERN_BYTES = MAX_SELECTOR_BYTES
-MAX_LAST = 1_000
 # Of a URL whose parameters are kept: the worst 4,096 of any kind would take 60 MB, of this kind less than 20.
 MAX_KEPT_CHARACTERS = 512
 MAX_KEPT_PARAMETERS = 8
@@ -85,7 +84,7 @@ def parse_wanted(query: str, mercure: bool) -> Wanted:
         elif name == "type" and not mercure:
             types.append(decoded(name, value))
         elif name == "last" and not mercure:
-            last = _last(decoded(name, value))
+            last = parse_last(decoded(name, value))
         elif name in REGION_NAMES and not mercure:
             if name in place:
                 raise bad(name, "may be given once")
@@ -120,12 +119,6 @@ def _selector(name: str, value: str, *, template: bool) -> Selector:
         return parse_selector(value) if template else exact_selector(value)
     except InvalidSelector as error:
         raise bad(name, error.reason) from None
-
-
-def _last(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= len(value) <= 4 and 1 <= int(value) <= MAX_LAST):
-        raise bad("last", f"must be a number from 1 to {MAX_LAST}")
-    return int(value)
 
 
 class Subscriber:

@@ -15,7 +15,7 @@ from apps.companies.presence import Presence
 from apps.companies.store import CompanyStore
 from apps.companies.tally import Tally
 from bridges.database import DatabaseUnavailable
-from handlers.answers import bad, missing_grant
+from handlers.answers import missing_grant
 from handlers.endpoints import Call, Endpoint, Page, Reply, everybody, not_found, operators, signed_in
 from server.rights import ANONYMOUS, Principal
 
@@ -102,5 +102,5 @@ def _scope(principal: Principal) -> str | None:
 def _argument(call: Call) -> str:
     company = call.arguments["companyId"]
     if not is_company(company):
-        raise bad("companyId", "is no company's id")
+        raise not_found("companyId", "there is no company of such a name")
     return company

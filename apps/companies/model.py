@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeGuard
 from pydantic import BaseModel, Field, StrictBool
 
 from handlers.endpoints import Body, Query
+from handlers.fields import MAX_LAST
 
 METRIC, SROI, VIS, JOURNEY = "metric_updated", "sroi_updated", "vis_updated", "journey_flag_updated"
 EVENTS: Mapping[str, str] = {
@@ -26,7 +27,6 @@ FLAG = "streaming_flag"
 SUBJECTS = ("metrics.*", "journey.*", "q2q.*")
 
 MAX_ID_CHARACTERS = 128
-MAX_LAST = 1_000
 _ID = re.compile(rf"[A-Za-z0-9._:@-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
 _TOPICS = "companies/"
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from apps.companies.flags import Flags
-from apps.companies.model import MAX_ID_CHARACTERS, MAX_LAST, is_company, topic_of
+from apps.companies.model import MAX_ID_CHARACTERS, is_company, topic_of
 from handlers.answers import Refused, bad, missing_token
+from handlers.fields import parse_last
 from handlers.streams import Admitted, StreamCall
 from server.endings import FORBIDDEN, UNAVAILABLE
 from server.rights import ANONYMOUS, Principal
@@ -35,7 +36,8 @@ class Watch:
         self._check_company(company, call.principal)
         self._check_flag(company)
         topic = exact_selector(topic_of(company))
-        return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, _last(call.parameters))
+        last = parse_last(call.parameters.get("last"))
+        return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, last)
 
     def _check_company(self, company: str, principal: Principal) -> None:
         if principal is ANONYMOUS:
@@ -59,13 +61,3 @@ def _company(parameters: Mapping[str, str]) -> str:
     if not is_company(company):
         raise bad("companyId", f"must be 1 to {MAX_ID_CHARACTERS} of A-Z a-z 0-9 . _ : @ -")
     return company
-
-
-def _last(parameters: Mapping[str, str]) -> int:
-    """How many events from before are wanted."""
-    text = parameters.get("last")
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LAST):
-        raise bad("last", f"must be a number from 1 to {MAX_LAST}")
-    return int(text)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import ujson
 
-from apps.jobs.model import FINAL, job_of, topic_of
+from apps.jobs.model import FINAL, RANK, job_of, topic_of
 from apps.jobs.store import Job, JobStore
 from handlers.answers import Refused, missing_token
 from handlers.endpoints import not_found
@@ -26,6 +26,7 @@ from handlers.streams import Admitted, StreamCall
 from handlers.subscribe import CURSOR_NAMES
 from server.channel import Channel
 from server.endings import FINISHED
+from server.event import Event
 from server.finishing import Finisher
 from server.hub import Hub
 from server.ids import parse_id
@@ -79,10 +80,10 @@ class Watch:
     def _delivered(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             job_id = job_of(entry.event.topics[0]) if entry.event.topics else ""
-            # Whoever may publish to the channel may publish anything there; what we say of jobs is private.
-            if not job_id or not entry.event.private:
+            status = _status_of(job_id, entry.event) if job_id else ""
+            if not status:
                 continue
-            known = Known(entry.position, entry.event.data, _is_final(entry.event.data))
+            known = Known(entry.position, entry.event.data, status in FINAL)
             self._known[job_id] = known
             self._known.move_to_end(job_id)
             if known.final:
@@ -123,12 +124,19 @@ class Watch:
         return parsed[1] / 1e6 > job.changed + SEEN_SECONDS
 
 
-def _is_final(data: str) -> bool:
+def _status_of(job_id: str, event: Event) -> str:
+    """The status that an event tells of; "" if it is none of ours. Whoever may publish to the channel may publish
+    anything there, also what would be more than one line of a greeting."""
+    if not event.private or "\n" in event.data or "\r" in event.data:
+        return ""
     try:
-        facts = ujson.loads(data)
+        facts = ujson.loads(event.data)
     except ValueError:
-        return False
-    return isinstance(facts, dict) and facts.get("status") in FINAL
+        return ""
+    if not isinstance(facts, dict) or facts.get("jobId") != job_id:
+        return ""
+    status = facts.get("status")
+    return status if isinstance(status, str) and status in RANK else ""
 
 
 def owned(job: Job | None, job_id: str, principal: Principal) -> Job:

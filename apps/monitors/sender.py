@@ -92,8 +92,12 @@ class Sender:
     async def _oldest(self) -> Sequence[Any]:
         query = select(outgoing).order_by(outgoing.c.id).limit(BATCH)
         async with self._database.reading() as connection:
-            self.waiting = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
+            await self._count(connection)
             return (await connection.execute(query)).all()
+
+    async def _count(self, connection: AsyncConnection) -> int:
+        self.waiting = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
+        return self.waiting
 
     async def _send(self, rows: Sequence[Any]) -> bool:
         """Send rows in order until one is not taken; False if there was one."""
@@ -153,12 +157,15 @@ class Sender:
 
     async def bound(self) -> None:
         """Drop what is too much: the oldest checks, then whatever is oldest. Raises DatabaseUnavailable."""
-        if self.waiting <= self._keep:
+        # Our number may be that of a moment before the last transaction. While nothing is taken the true one counts.
+        if self.state == "ok" and self.waiting <= self._keep:
             return
+        async with self._database.reading() as connection:
+            if await self._count(connection) <= self._keep:
+                return
         async with self._database.writing() as connection:
             for only in (outgoing.c.type == CHECK, outgoing.c.id > 0):
-                count = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
-                self.waiting = count
+                count = await self._count(connection)
                 if count <= self._keep:
                     return
                 oldest = select(outgoing.c.id).where(only).order_by(outgoing.c.id).limit(count - self._keep)

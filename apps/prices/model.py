@@ -26,7 +26,6 @@ DAY = 86_400
 MAX_ITEM = 999_999_999
 # A thousand times what exists. Sums over a day's points stay within 64 bits.
 MAX_PRICE = 10**12
-MAX_TIME = 10**11
 
 
 class Steps(NamedTuple):

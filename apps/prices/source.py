@@ -14,6 +14,7 @@ Cost: 4,000 items take 10 ms to read, in pieces of `PIECE` items between which o
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,13 +25,15 @@ from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 
-from apps.prices.model import MAX_ITEM, MAX_PRICE, MAX_TIME, Point, Price, Quote
+from apps.prices.model import MAX_ITEM, MAX_PRICE, Point, Price, Quote
 from apps.prices.tables import NAME_CHARACTERS
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_ITEMS = 50_000
 MAX_WAIT_SECONDS = 3_600.0
 CONNECT_SECONDS = 5.0
+# A trade that is later than this from now is left out: as the newest one known it would stay for ever.
+AHEAD_SECONDS = 3_600
 PIECE = 500
 # What a failure may be called, in metrics too.
 FAILURES = ("unreachable", "timeout", "status", "unreadable")
@@ -105,12 +108,12 @@ class Upstream:
         entries = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(entries, dict) or len(entries) > MAX_ITEMS:
             raise SourceFailed("unreadable", "the answer is not of the form of /latest")
-        latest = Latest({})
+        latest, latest_time = Latest({}), int(time.time()) + AHEAD_SECONDS
         for number, (item_id, entry) in enumerate(entries.items()):
             if number % PIECE == PIECE - 1:
                 await asyncio.sleep(0)
             try:
-                latest.quotes[_item(item_id)] = _quote(entry)
+                latest.quotes[_item(item_id)] = _quote(entry, latest_time)
             except (ValueError, TypeError):
                 latest.unusable += 1
         if entries and not latest.quotes:
@@ -167,14 +170,14 @@ def _item(text: str) -> int:
     return int(text)
 
 
-def _quote(entry: Any) -> Quote:
+def _quote(entry: Any, latest_time: int) -> Quote:
     if not isinstance(entry, dict):
         raise TypeError
     return Quote(
         _whole(entry.get("high"), MAX_PRICE),
         _whole(entry.get("low"), MAX_PRICE),
-        _whole(entry.get("highTime"), MAX_TIME),
-        _whole(entry.get("lowTime"), MAX_TIME),
+        _whole(entry.get("highTime"), latest_time),
+        _whole(entry.get("lowTime"), latest_time),
     )
 
 

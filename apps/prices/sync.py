@@ -106,7 +106,6 @@ class Sync:
             return
         try:
             self._names = await self._source.names()
-            self._names_due = now + NAMES_SECONDS
         except SourceFailed as error:
             self._names_due = now + NAMES_RETRY_SECONDS
             self.looks[error.kind] += 1
@@ -119,6 +118,7 @@ class Sync:
         }
         await self._store.rename(other)
         self._known |= {item_id: replace(self._known[item_id], name=name) for item_id, name in other.items()}
+        self._names_due = now + NAMES_SECONDS
 
     async def _record(self, quotes: Mapping[int, Quote]) -> None:
         ids = list(quotes)

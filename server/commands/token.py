@@ -30,6 +30,8 @@ EXIT_INVALID = 2
 @channel_option
 @click.option("--operate", is_flag=True, help="May read /stats and /metrics.")
 @click.option("--subject", metavar="NAME", help="Whom it is for (`sub`).")
+@click.option("--tenant", metavar="NAME", help="Whose it is (`tenant`): limits and revocations go by that.")
+@click.option("--company", metavar="NAME", help="For which company it is (`company`), in the application `companies`.")
 @click.option("--expires-seconds", type=click.IntRange(min=0), default=3600, show_default=True, help="0: never.")
 @click.option("--secret", metavar="SECRET", help="Instead of jwt_secret; others on this machine can see it.")
 @click.option("--config", "config_file", metavar="FILE", help="YAML file with settings.")
@@ -39,19 +41,24 @@ def token(
     channel: str,
     operate: bool,
     subject: str | None,
+    tenant: str | None,
+    company: str | None,
     expires_seconds: int,
     secret: str | None,
     config_file: str | None,
 ) -> None:
     """Print a token signed with the configured secret. A SELECTOR is *, a topic, or a URI template."""
-    if not (publish or subscribe or operate):
-        raise click.UsageError("a token without rights is of no use: give --publish, --subscribe or --operate")
+    if not (publish or subscribe or operate or subject or company):
+        raise click.UsageError(
+            "a token without rights is of no use: give --publish, --subscribe, --operate, --subject or --company"
+        )
     try:
         settings = load(config_file, {"jwt_secret": secret}).settings
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_INVALID)
-    claims = grants(channel, publish, subscribe, operate=operate) | _envelope(settings, subject, expires_seconds)
+    whose = {"sub": subject, "tenant": tenant, "company": company}
+    claims = grants(channel, publish, subscribe, operate=operate) | _envelope(settings, whose, expires_seconds)
     click.echo(jwt.encode(claims, _key(settings).get_secret_value(), settings.jwt_algorithm))
 
 
@@ -71,9 +78,9 @@ def grants(
     return claims
 
 
-def _envelope(settings: Settings, subject: str | None, expires_seconds: int) -> dict[str, object]:
+def _envelope(settings: Settings, whose: dict[str, str | None], expires_seconds: int) -> dict[str, object]:
     expires = int(time.time()) + expires_seconds if expires_seconds else None
-    claims = {"sub": subject, "exp": expires, "iss": settings.jwt_issuer, "aud": settings.jwt_audience}
+    claims = whose | {"exp": expires, "iss": settings.jwt_issuer, "aud": settings.jwt_audience}
     return {name: value for name, value in claims.items() if value is not None}
 
 

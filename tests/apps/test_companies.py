@@ -271,6 +271,7 @@ def test_statistics_and_health_are_the_seed_s(start: Start) -> None:
     metrics = node.get("/metrics", **headers_of(OPERATOR))[2].decode()
     assert "ringcast_companies_streams 0.0" in metrics
     assert 'ringcast_companies_refused_total{reason="company"} 0.0' in metrics
+    assert "ringcast_companies_simulated" not in metrics  # it is switched off
 
 
 # --- flags
@@ -339,8 +340,8 @@ def test_companies_may_have_to_be_switched_on_and_that_in_the_database(node: Sta
         ("a", {}, 422, "streaming"),
         ("a", {"streaming": "no"}, 422, "streaming"),
         ("a", {"streaming": True, "more": 1}, 422, "more"),
-        ("a%2Fb", {"streaming": True}, 400, "companyId"),
-        ("a" * 129, {"streaming": True}, 400, "companyId"),
+        ("a%2Fb", {"streaming": True}, 404, "companyId"),
+        ("a" * 129, {"streaming": True}, 404, "companyId"),
     ],
 )
 def test_a_flag_that_is_none_is_refused(shared: Node, path: str, body: object, status: int, field: str) -> None:

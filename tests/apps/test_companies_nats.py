@@ -158,10 +158,3 @@ def test_without_nats_one_node_makes_something_up_and_says_so(node: StartNode, t
     assert set(stats["replayCache"]["eventsByCompany"]) <= {"demo-aurora", "demo-borealis", "demo-cobalt"}
     assert first.stop() == 0
     wait_until(lambda: counted(second, name) > 2, 20)
-
-
-def test_nothing_is_made_up_where_that_is_switched_off(node: StartNode) -> None:
-    """C2."""
-    server = node(**SETTINGS, simulate=False)
-    assert counted(server, "ringcast_companies_simulated_total") == -1
-    assert counted(server, "ringcast_companies_streams") == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apps.facilities import replies
-from tests.apps.facilities import LAGOS, ONE, OPERATOR, SETTINGS, STREAM, ask, change, told
+from tests.apps.facilities import LAGOS, ONE, OPERATOR, SEARCH, SETTINGS, STREAM, ask, change, told
 from tests.conftest import StartNode
 from tests.faults.witnesses import Attempt
 from tests.harness.postgres import PostgresServer
@@ -293,17 +293,23 @@ def test_answers_are_as_they_are_described(server: Node, path: str, form: type[r
 
 
 def test_everybody_reads_and_operators_change(node: StartNode) -> None:
-    """F4: where there is a key. The nodes' own events are nobody's to read."""
+    """F4, F6, F7: where there is a key. The nodes' own events are nobody's to read."""
     server = node(jwt_secret=TOKEN_SECRET, **SETTINGS)
     body = {"avg_wait_minutes": 3}
     assert ask(server, ONE, body).status == 401
     assert ask(server, ONE, body, claims={"sub": "visitor"}).status == 403
+    for path in ("/api/cache/searches", "/api/cache/region?lat=1&lon=1"):
+        assert ask(server, path, method="DELETE").status == 401
+        assert ask(server, path, method="DELETE", claims={"sub": "visitor"}).status == 403
+        assert ask(server, path, method="DELETE", claims=OPERATOR).status == 200
     with watching(server, LAGOS) as region, watching(server, "/channels/facilities/events") as general:
         assert ask(server, ONE, {"name": "Another"}, claims=OPERATOR).status == 200
         assert ask(server, "/api/cache/searches", method="DELETE", claims=OPERATOR).status == 200
         assert ask(server, ONE, body, claims=OPERATOR).status == 200
         assert told(region, 1) == told(general, 1)
     assert ask(server, ONE).json["avg_wait_minutes"] == 3
+    # What is the same for everybody is kept for everybody.
+    assert [ask(server, SEARCH, claims=OPERATOR).cache, ask(server, SEARCH).cache] == ["MISS", "HIT"]
 
 
 # --- several nodes

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from apps.facilities.handlers import FacilityHandlers
-from tests.apps.facilities import ONE, OPERATOR, SEARCH, SETTINGS, Answer, ask, change
+from tests.apps.facilities import ONE, SEARCH, SETTINGS, Answer, ask, change
 from tests.conftest import StartNode
-from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
 
 LONDON = "/api/facilities/search?lat=51.5&lon=-0.1&radius=15"
@@ -111,17 +111,6 @@ def test_administrators_drop_searches_and_regions(server: Node) -> None:
     assert ask(server, "/api/cache/searches", method="DELETE").json["dropped"] >= 3
     assert ask(server, one).cache == "HIT"
     assert ask(server, "/api/cache/region?lat=6.6", method="DELETE").json["field"] == "lon"
-
-
-def test_who_is_no_administrator_drops_nothing(node: StartNode) -> None:
-    """F7."""
-    server = node(jwt_secret=TOKEN_SECRET, **SETTINGS)
-    for path in ("/api/cache/searches", "/api/cache/region?lat=1&lon=1"):
-        assert ask(server, path, method="DELETE").status == 401
-        assert ask(server, path, method="DELETE", claims={"sub": "visitor"}).status == 403
-        assert ask(server, path, method="DELETE", claims=OPERATOR).status == 200
-    # What is the same for everybody is kept for everybody.
-    assert [ask(server, SEARCH, claims=OPERATOR).cache, ask(server, SEARCH).cache] == ["MISS", "HIT"]
 
 
 def test_a_crowd_that_asks_the_same_makes_one_computation(server: Node) -> None:

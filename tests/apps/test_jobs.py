@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,16 +228,21 @@ def test_a_worker_that_says_the_same_again_keeps_its_job(node: Node) -> None:
 
 
 def test_what_others_publish_on_the_channel_is_no_jobs_state(node: Node) -> None:
-    """J3: whoever may publish there may publish anything."""
+    """J3: whoever may publish there may publish anything, and it must not become the beginning of a stream."""
     job_id = begun(node)
+    topic = f"jobs/{job_id}"
+    lines = json.dumps({"jobId": job_id, "status": "completed"}, indent=1)
+    events = [
+        {"topic": topic, "data": '{"jobId": "' + job_id + '", "status": "completed"}'},
+        {"topic": topic, "data": lines, "private": True},
+        {"topic": topic, "data": '{"jobId": "another", "status": "completed"}', "private": True},
+        {"topic": topic, "data": "no JSON", "private": True},
+    ]
     with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
         states(stream, 1)
-        for event in (
-            {"topic": f"jobs/{job_id}", "data": "no JSON"},
-            {"topic": "other", "data": "{}", "private": True},
-        ):
+        for event in events:
             assert ask(node, "POST", "/channels/jobs/events", event)[0] == 200
-        assert stream.next_event(5).data == "no JSON"
+        assert [stream.next_event(5).data for _ in events] == [event["data"] for event in events]
         assert report(node, job_id, WORKING) == 200
         assert states(stream, 1)[0]["progress"] == 40
     with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:

@@ -384,7 +384,10 @@ class Delivery:
         self.listener = listener
 
     def deliver(self, state: State) -> None:
-        event = Event((topic_of(state.jobId),), state.text(), private=True)
+        self.deliver_event(state.text())
+
+    def deliver_event(self, data: str, *, private: bool = True) -> None:
+        event = Event((topic_of(STATE.jobId),), data, private=private)
         self.listener([SimpleNamespace(event=event, position=1)])
 
 
@@ -404,7 +407,30 @@ def test_a_stream_begins_with_the_newest_state_that_is_known(
         hub.deliver(replace(STATE, progress=delivered))
     if meanwhile is not None:
         table.meanwhile = lambda: hub.deliver(replace(STATE, progress=meanwhile))
+    assert json.loads(greeting(watch).removeprefix("data: "))["progress"] == first
+
+
+def greeting(watch: Watch) -> str:
+    """What a stream of the job begins with."""
     call = StreamCall(cast(Any, None), {"jobId": STATE.jobId}, {}, DEVELOPMENT)
-    admitted = run(watch.admit(call))
-    greeting = admitted.greeting().decode()
-    assert json.loads(greeting.removeprefix("data: "))["progress"] == first
+    text: bytes = run(watch.admit(call)).greeting()
+    return text.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "private"),
+    [
+        ("no JSON", True),
+        ("[]", True),
+        ('{"jobId": "a1", "status": "odd"}', True),
+        ('{"jobId": "other", "status": "failed"}', True),
+        ('{"jobId": "a1",\n\n"status": "failed"}', True),
+        ('{"jobId": "a1", "status": "failed"}', False),
+    ],
+)
+def test_what_is_no_state_of_ours_does_not_become_the_beginning_of_a_stream(data: str, private: bool) -> None:
+    """J3: whoever may publish to the channel may publish anything, also what would be several blocks."""
+    hub, table = Delivery(), Table(STATE)
+    watch = Watch(cast(Any, table), cast(Any, hub), cast(Any, None), "jobs")
+    table.meanwhile = lambda: hub.deliver_event(data, private=private)
+    assert greeting(watch) == f"data: {STATE.text()}\n\n"

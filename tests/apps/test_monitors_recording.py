@@ -257,7 +257,7 @@ def test_incidents_are_forgotten_when_they_are_long_over(recording: str) -> None
         stores = Recording(recording)
         tenant, monitor = await stores.begin()
         await stores.incidents.create_rule(tenant, NewRule(name="Down", trigger_type="down"), 10)
-        now = time.time()
+        now = time.time() + 10_000
         await stores.incidents.purge(now - 1_000)  # of other tests
         for number, outcome in enumerate((failed, failed, failed, good, good, failed, failed, failed)):
             await stores.recorder.record(monitor, outcome(now - 100 + number))

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
 
 from apps.monitors.model import CHECK, CREATED, Said
 from apps.monitors.sender import Sender
-from bridges.database import Database
+from bridges.database import Database, migrate, url_of
 from tests.harness.process import free_port
 
 SECRET = "a secret of the worker"
@@ -56,9 +57,18 @@ async def script(*answers: Any) -> AsyncIterator[Script]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the database is: each test leaves an empty queue."""
-    return tmp_path_factory.mktemp("sender")
+def with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and nothing in them."""
+    path = tmp_path_factory.mktemp("sender") / "empty.db"
+    migrate(url_of(f"sqlite:{path}"))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, with_tables: Path) -> Path:
+    """Where the test's database is."""
+    copy(with_tables, tmp_path / "sender.db")
+    return tmp_path
 
 
 @asynccontextmanager
@@ -187,6 +197,7 @@ def test_too_much_goes_the_oldest_checks_first_and_incidents_last(folder: Path) 
     async def work() -> None:
         async with sending(folder, free_port(), keep=4) as sender:
             await put(sender, "i1", kind=CREATED)
+            await until(lambda: sender.state != "ok")
             await put(sender, *(f"c{number}" for number in range(8)))
             await sender.bound()
             assert (sender.dropped, sender.waiting) == (5, 4)

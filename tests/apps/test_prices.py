@@ -240,6 +240,22 @@ def test_what_is_offered_is_described(server: Node) -> None:
     assert parameters == {"id", "period", "sample", "cache", "bypass_cache"}
 
 
+def test_the_page_s_files_allow_no_script_but_their_own(server: Node) -> None:
+    """P1."""
+    files = {
+        "": "text/html",
+        "prices.js": "text/javascript",
+        "chart.js": "text/javascript",
+        "live.js": "text/javascript",
+    }
+    for name, kind in (files | {"prices.css": "text/css"}).items():
+        status, headers, body = server.get(f"/apps/prices/{name}")
+        assert (status, headers["content-type"].partition(";")[0]) == (200, kind)
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
+        assert b"style=" not in body and b"onclick" not in body and b"<script>" not in body
+
+
 # --- the settings
 
 
@@ -270,14 +286,6 @@ def test_there_are_at_most_so_many_clients(node: StartNode) -> None:
         assert again.next_event().type == "connected"
 
 
-def test_the_stream_can_be_left_out(node: StartNode, api: Api) -> None:
-    """P7: everything else goes on."""
-    started = node(**SETTINGS | {"prices_stream": False, "prices_upstream": api.url})
-    wait_until(lambda: ask(started, "/current")[1]["total"] >= 3)
-    assert ask(started, "/stream")[0] == 404
-    assert ask(started, "/history/2?period=1h")[0] == 200
-
-
 def test_a_channel_that_is_not_for_everybody_is_closed_here_too(node: StartNode) -> None:
     """P1: without a token 401; with one that does not grant it 404; live, in lists and in the history."""
     channels = json.dumps({"prices": {"anonymous": False}})
@@ -300,10 +308,12 @@ def test_a_channel_that_is_not_for_everybody_is_closed_here_too(node: StartNode)
 def test_two_nodes_ask_upstream_as_one_and_both_tell(
     request: pytest.FixtureRequest, api: Api, node: StartNode, tmp_path: Path
 ) -> None:
-    """P3: one looks, readers of both hear; when it stops the other goes on."""
+    """P3, P5: one looks, readers of both hear; a history that one computed warms the other's cache; when it stops the
+    other goes on."""
     redis = RedisServer(tmp_path).start()
     database = new_database(request, "postgresql", tmp_path)
     settings = SETTINGS | {"relay": redis.url, "database": database, "prices_upstream": api.url}
+    settings["response_cache"] = "redis"
     try:
         first = node(**settings)
         wait_until(lambda: metric(first, "looks_total") > 2)
@@ -314,6 +324,8 @@ def test_two_nodes_ask_upstream_as_one_and_both_tell(
             api.trade(2, high=api.clock)
             assert updates(here, 1) == updates(there, 1)
             assert metric(second, "looks_total") == 0
+            assert ask(first, "/history/2?period=1h&sample=true&cache=skip")[2]["x-cache"] == "SKIP"
+            assert ask(second, "/history/2?period=1h&sample=true")[2]["x-cache"] == "HIT"
             assert ready(second) == "ok"
             first.stop()
             wait_until(lambda: metric(second, "looks_total") > 0)

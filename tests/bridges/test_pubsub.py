@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from bridges.pubsub import by_subscription, read_envelope
 from bridges.pubsub_push import PubSubPush
 from bridges.running import Sources
 from config.settings import Settings
+from handlers.endpoints import Endpoint
 from tests.bridges.conftest import bridge, mapping
 from tests.bridges.google import AUDIENCE, EMAIL, SUBSCRIPTION, envelope
 from tests.bridges.recording_hub import RecordingHub
@@ -91,6 +92,11 @@ def test_an_application_pulls_or_is_pushed_to() -> None:
     assert [one.path for one in pushed.endpoints] == ["/bridges/pubsub/jobs"]
     with pytest.raises(ValueError, match="pushes need an audience and an email"):
         sources().pusher()
+
+
+def test_an_endpoint_that_judges_heads_has_a_path_that_is_found_before_the_body() -> None:
+    with pytest.raises(ValueError, match="not judged by its head"):
+        Endpoint("POST", "/bridges/{name}", cast(Any, None), "", head=lambda _: None)
 
 
 def test_keys_come_from_no_address_that_anybody_could_answer(tmp_path: Path) -> None:

@@ -8,17 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bridges import pubsub_pull
+from bridges.bridge import SourceLost
 from bridges.mapping import Mapping, Message
 from bridges.pubsub import by_subscription
-from bridges.pubsub_connection import PubSubConnection, PubSubTarget
+from bridges.pubsub_connection import PubSubConnection, PubSubTarget, connect
 from bridges.pubsub_pull import PubSubPull
 from tests.bridges.conftest import bridge, data, facts, listen, mapping, settings, state, until, until_active
+from tests.bridges.google import EMAIL, KEY
 from tests.bridges.recording_hub import RecordingHub
 from tests.conftest import StartNode
 from tests.harness.process import ROOT, Node, wait_until
@@ -269,6 +273,34 @@ def test_credentials_that_are_none_are_said(node: StartNode) -> None:
     wanted = bridge("pubsub", "p", mapping("orders"))
     one = node(**settings(wanted, pubsub_credentials="/no/such/file", pubsub_project=PROJECT))
     wait_until(lambda: "credentials" in state(one, "p"), 20, "the bridge's state")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "Pub/Sub does not answer"),
+        ({"private_key": "nonsense"}, "the credentials for Pub/Sub cannot be used"),
+        ({"client_email": None}, "the credentials for Pub/Sub cannot be used"),
+    ],
+)
+def test_a_key_file_of_a_service_account_is_used(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    key = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {
+        "type": "service_account",
+        "client_email": EMAIL,
+        "private_key": key,
+        "private_key_id": "1",
+        "token_uri": "http://127.0.0.1:1/token",
+    }
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps({name: value for name, value in (account | changes).items() if value is not None}))
+
+    async def main() -> None:
+        with pytest.raises(SourceLost) as caught:
+            await connect(PubSubTarget("https://127.0.0.1:1", str(path)))
+        assert caught.value.reason == reason
+
+    run(main())
 
 
 START = """

@@ -36,6 +36,13 @@ def test_rights_on_another_channel_are_under_its_name(run: Run) -> None:
     assert "mercure" not in claims
 
 
+def test_it_says_whose_it_is(run: Run) -> None:
+    """Jobs know their owners by `sub`; dashboards their company and tenant."""
+    claims = _claims(run(token, "--subject", "me", "--company", "aurora", "--tenant", "7").stdout)
+    assert (claims["sub"], claims["company"], claims["tenant"]) == ("me", "aurora", "7")
+    assert "company" not in _claims(run(token, "--subject", "me").stdout)
+
+
 def test_a_token_lasts_an_hour_unless_said_otherwise(run: Run) -> None:
     now = time.time()
     assert 3590 < _claims(run(token, "--operate").stdout)["exp"] - now < 3610
@@ -59,7 +66,7 @@ def test_a_secret_on_the_command_line_wins(run: Run) -> None:
 
 
 def test_a_token_without_rights_is_refused(run: Run) -> None:
-    result = run(token, "--subject", "me")
+    result = run(token, "--tenant", "mine")
     assert (result.exit_code, result.stdout) == (2, "")
 
 

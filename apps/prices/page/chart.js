@@ -18,12 +18,14 @@ function nice(value) {
   return STEPS.find((step) => step * power >= value) * power;
 }
 
-export function short(value, spread = value) {
-  const digits = (unit) => Math.max(0, Math.min(3, Math.ceil(-Math.log10(spread / unit || 1)) + (spread < value ? 0 : 2)));
-  if (value >= 1e9) return `${(value / 1e9).toFixed(digits(1e9))}b`;
-  if (value >= 1e6) return `${(value / 1e6).toFixed(digits(1e6))}m`;
-  if (value >= 1e5) return `${(value / 1e3).toFixed(digits(1e3))}k`;
-  return value.toLocaleString("en", { maximumFractionDigits: spread < 1 ? 1 : 0 });
+// A price in few characters: three digits of it, or as many decimals as the steps of an axis need.
+export function short(value, step) {
+  const [unit, name] = value >= 1e9 ? [1e9, "b"] : value >= 1e6 ? [1e6, "m"] : value >= 1e5 ? [1e3, "k"] : [1, ""];
+  const scaled = value / unit;
+  if (step === undefined) return name ? `${scaled.toFixed(Math.max(0, 2 - Math.floor(Math.log10(scaled))))}${name}` : value.toLocaleString("en");
+  const whole = (digits) => Math.abs((step / unit) * 10 ** digits - Math.round((step / unit) * 10 ** digits)) < 1e-6;
+  const digits = [0, 1, 2, 3].find(whole) ?? 3;
+  return `${scaled.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}${name}`;
 }
 
 function clock(at, span) {
