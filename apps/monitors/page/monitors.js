@@ -142,7 +142,11 @@ async function load() {
   }]));
   incidents = past.incidents;
   $("monitors").replaceChildren(...[...monitors.values()].map(({ card }) => card));
-  for (const monitor of monitors.values()) draw(monitor);
+  for (const monitor of monitors.values()) {
+    const known = before.get(monitor.facts.id)?.facts.last_check;  // the stream may have been faster
+    if (known && !(monitor.facts.last_check?.checked_at >= known.checked_at)) follow(monitor.facts, known);
+    draw(monitor);
+  }
   drawIncidents();
   summarise();
   await loadChecks([...monitors.keys()]);
@@ -172,14 +176,18 @@ function reloadSoon() {
 
 // --- what comes
 
+function follow(facts, check) {
+  facts.last_check = check;
+  if (facts.enabled) facts.status = check.success ? "up" : "down";
+}
+
 const heard = {
   monitor_check(check) {
     const monitor = monitors.get(check.monitor_id);
     if (!monitor) return;
     if (monitor.checks.at(-1)?.checked_at >= check.checked_at) return;
     monitor.checks = [...monitor.checks, check].slice(-SHOWN);
-    monitor.facts.last_check = check;
-    if (monitor.facts.enabled) monitor.facts.status = check.success ? "up" : "down";
+    follow(monitor.facts, check);
     monitor.card.classList.remove("fresh");
     void monitor.card.offsetWidth;
     monitor.card.classList.add("fresh");
