@@ -34,7 +34,7 @@ TURN_WITHOUT_HEARTBEAT_SECONDS = 30.0
 # uvloop counts in whole milliseconds and may call that much too early: then the tick would not be due, and every tick
 # would wake the process twice.
 TIMER_SECONDS = 0.002
-RECENT_SHARE = 0.1  # a reader that got an event within this share of the interval needs no heartbeat yet
+RECENT_SHARE = 0.1  # a reader that got something within this share of the interval needs no heartbeat yet
 
 log = get_logger("lifetimes")
 
@@ -97,6 +97,7 @@ class Lifetimes:
         self._soon: dict[int, list[Reader]] = {}
         self._tick = 0
         self._started = 0.0
+        self._newest = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self.heartbeats = 0
 
@@ -112,6 +113,7 @@ class Lifetimes:
 
     def add(self, reader: Reader) -> None:
         """Look after a reader whose `opened` and `deadline` (0: none) are set, in seconds of time.monotonic()."""
+        self._newest = reader.opened
         wheel = self._wheel_of(reader)
         wheel.add(reader)
         self._plan(reader, wheel)
@@ -205,8 +207,9 @@ class Lifetimes:
                     self._send(due, beat)
                     due = []
                 last, head, policy, last_event = feed, feed.ring.head, feed.channel.policy, feed.last_event
-                quiet = now - last_event >= policy.heartbeat_seconds * RECENT_SHARE
-                beat = self._beat_of(feed, beats) if policy.heartbeat_seconds and quiet else b""
+                recent = now - policy.heartbeat_seconds * RECENT_SHARE
+                beat = self._beat_of(feed, beats) if policy.heartbeat_seconds and last_event <= recent else b""
+                some_are_new = self._newest > recent  # else no reader need be asked
                 idle_seconds = policy.idle_seconds
                 # What opened after this is not idle for a turn of the wheel, whatever else it is.
                 opened_idle = horizon - idle_seconds if idle_seconds and last_event + idle_seconds < horizon else 0.0
@@ -217,7 +220,7 @@ class Lifetimes:
             elif 0.0 < reader.deadline < horizon:
                 self._plan(reader, wheel)
             # Who is not at the head has bytes on their way, or takes none; a cursor must not run ahead of them.
-            if beat and reader.cursor == head:
+            if beat and reader.cursor == head and not (some_are_new and reader.opened > recent):
                 due.append(reader)
         if due:
             self._send(due, beat)
@@ -238,7 +241,7 @@ class Lifetimes:
         """`behind`: the relay's present is before an event that the reader has. A cursor must not go back."""
         style = channel.policy.heartbeat_style
         if style == "event":
-            return b'event: heartbeat\ndata: {"ts":%.3f}\n\n' % time.time()
+            return b'event: heartbeat\ndata: {"ts":%d}\n\n' % time.time()
         if style == "cursor" and not behind:
             return COMMENT_HEARTBEAT + cursor_block(format_id(channel.epoch, self._mark(channel.name)))
         return COMMENT_HEARTBEAT

@@ -160,7 +160,7 @@ class Opener:
         id_line, quoted = (f"id: {cursor}\n", f'"{cursor}"') if cursor else ("", "null")
         block = (
             f"retry: {retry}\n{id_line}event: {policy.hello_event}\n"
-            f'data: {{"client":"{random.getrandbits(64):016x}","channel":"{channel.name}",'
+            f'data: {{"client_id":"{random.getrandbits(64):016x}","channel":"{channel.name}",'
             f'"epoch":"{channel.epoch}",'
             f'"cursor":{quoted},"complete":{"false" if start.gap else "true"},'
             f'"heartbeat_seconds":{policy.heartbeat_seconds:g}}}\n\n'

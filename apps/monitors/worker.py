@@ -125,6 +125,7 @@ class Worker:
                 reason = "no node has made the tables yet"
             except DatabaseUnavailable as error:
                 reason = error.reason
+                await self._database.stop()
             if not said:
                 log.warning("waiting_for_database", reason=reason)
                 said = True

@@ -93,7 +93,7 @@ function takeEvent(event, control) {
 }
 
 function controlNote(event, { kind, body }) {
-  if (kind === "hello") return `connected to ${body.channel} as ${body.client}${body.complete === false ? ", with a gap" : ""}`;
+  if (kind === "hello") return `connected to ${body.channel} as ${body.client_id}${body.complete === false ? ", with a gap" : ""}`;
   if (kind === "gap") return `events ${body.from ? `after ${body.from}` : "before this"}${body.to ? `, up to ${body.to},` : ""} may be missing: ${body.reason}`;
   return `the server ended the stream: ${body.reason}${body.reconnect ? "; coming back" : ""}`;
 }

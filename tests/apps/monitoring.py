@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,21 @@ def following(stream: Stream, count: int, kinds: tuple[str, ...] = ()) -> list[B
 
 def ready(node: Node) -> Any:
     return json.loads(node.get("/ready")[2])["checks"]
+
+
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[StartNode]:
+    """As the fixture `node`, for more than one test."""
+    started: list[Node] = []
+
+    def start(*, port: int | None = None, **settings: object) -> Node:
+        started.append(Node(folder, port=port, **settings))
+        return started[-1].start()
+
+    yield start
+    for server in started:
+        if server.process is not None:
+            server.kill()
 
 
 class Ground:

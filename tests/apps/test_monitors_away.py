@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.apps.monitoring import SECRET, SETTINGS, Ground, Seen, following, register
+from tests.apps.monitoring import SECRET, SETTINGS, Ground, Seen, following, register, starting
 from tests.conftest import StartNode
 from tests.harness.postgres import PostgresServer
-from tests.harness.process import wait_until
+from tests.harness.process import Node, wait_until
 
 CHECKS = ("monitor_check",)
 
@@ -24,23 +24,37 @@ def ground(node: StartNode, tmp_path: Path) -> Iterator[Ground]:
         yield made
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(ground: Ground) -> None:
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """For tests that change workers only."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with starting(folder) as start, Ground(start, folder) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(lasting: Ground) -> Node:
+    return lasting.node()
+
+
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Ground, server: Node) -> None:
     """M3: what is in the history is on the stream, once and in order, whenever it was killed."""
-    tenant = register(ground.node())
-    monitors = [tenant.monitor(ground.site.url(f"/{number}"))["id"] for number in range(6)]
+    tenant = register(server)
+    monitors = [tenant.monitor(lasting.site.url(f"/{number}"))["id"] for number in range(6)]
     with tenant.stream() as stream:
         stream.next_event()
         seen = Seen(stream)
         for wanted in (15, 35):
-            running = ground.worker(tenant.node)
+            running = lasting.worker(tenant.node)
             seen.until(lambda wanted=wanted: len(seen.blocks) > wanted)  # type: ignore[misc]
             running.kill()
-        last = ground.worker(tenant.node)
+        last = lasting.worker(tenant.node)
         seen.until(lambda: len(seen.blocks) > 50)
         assert last.stop() == 0
         kept = {monitor_id: tenant.kept(monitor_id) for monitor_id in monitors}
-        ground.worker(tenant.node)  # what the last one has left
+        final = lasting.worker(tenant.node)  # what the last one has left
         seen.until(lambda: all(kept[one][-1] in seen.checks(one) for one in monitors))
+        assert final.stop() == 0
     for monitor_id in monitors:
         assert seen.checks(monitor_id)[: len(kept[monitor_id])] == kept[monitor_id]
     assert Counter(block.id for block in seen.blocks).most_common(1)[0][1] == 1
@@ -73,18 +87,18 @@ def test_a_server_that_is_away_gets_everything_when_it_is_back(ground: Ground, t
     assert running.stop() == 0
 
 
-def test_a_wrong_secret_is_no_end(ground: Ground) -> None:
+def test_a_wrong_secret_is_no_end(lasting: Ground, server: Node) -> None:
     """M2, M3: it is said, and results wait until somebody has put it right."""
-    started = ground.node()
-    tenant = register(started)
-    monitor = tenant.monitor(ground.site.url())
+    tenant = register(server)
+    asked = len(lasting.site.paths)
+    monitor = tenant.monitor(lasting.site.url())
     with tenant.stream() as stream:
         stream.next_event()
-        wrong = ground.worker(started, monitors_secret="not the secret at all")
+        wrong = lasting.worker(server, monitors_secret="not the secret at all")
         wrong.wait_log("answered 401")
-        wait_until(lambda: len(ground.site.paths) >= 3, 20)
+        wait_until(lambda: len(lasting.site.paths) >= asked + 10, 20)
         wrong.stop()
-        ground.worker(started)
+        lasting.worker(server)
         kept, seen = tenant.kept(monitor["id"]), Seen(stream)
         seen.until(lambda: kept[-1] in seen.checks(monitor["id"]))
         assert seen.checks(monitor["id"])[: len(kept)] == kept

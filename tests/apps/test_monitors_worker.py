@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.apps.monitoring import Ground, Worker, body_of, following, new_database, register
+from tests.apps.monitoring import Ground, Site, Worker, body_of, following, new_database, register, starting
 from tests.conftest import StartNode
-from tests.harness.process import free_port
+from tests.harness.process import Node, free_port
 from tests.harness.stream import Block
 from tests.nginx.certificate import make_certificate
 
@@ -27,6 +27,31 @@ INCIDENTS = ("incident_created", "incident_resolved")
 def ground(node: StartNode, tmp_path: Path) -> Iterator[Ground]:
     with Ground(node, tmp_path) as made:
         yield made
+
+
+class Workshop:
+    """A node with a worker, for all tests that need no other; each has a site of its own. On `closed` nobody listens."""
+
+    def __init__(self, node: Node, sites: list[Site], closed: int) -> None:
+        self.node = node
+        self._sites = sites
+        self.closed = closed
+
+    def site(self) -> Site:
+        return self._sites.pop()
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    folder, closed = tmp_path_factory.mktemp("workshop"), free_port()
+    with starting(folder) as start, Ground(start, folder) as ground:
+        sites = [Site() for _ in range(2)]
+        ports = ",".join(str(port) for port in (closed, *(site.port for site in sites)))
+        made = Workshop(ground.node(monitors_ports=ports), list(sites), closed)
+        ground.worker(made.node)
+        yield made
+        for site in sites:
+            site.close()
 
 
 def data_of(block: Block) -> Any:
@@ -87,23 +112,20 @@ def test_a_site_is_checked_and_its_incidents_open_and_are_resolved(
     assert monitor["id"] not in json.dumps([other.get("/api/v1/checks/latest"), other.get("/api/v1/incidents")])
 
 
-def test_what_a_check_finds_wrong_is_said(ground: Ground) -> None:
+def test_what_a_check_finds_wrong_is_said(workshop: Workshop) -> None:
     """M3: silence, refusal, another status, and what strangers must not ask."""
-    closed = free_port()
-    started = ground.node(monitors_ports=f"{ground.site.port},{closed}", monitors_per_tenant=10)
-    tenant = register(started)
-    ground.site.delay_seconds = 1.5
+    tenant, site, closed = register(workshop.node), workshop.site(), workshop.closed
+    site.delay_seconds = 1.5
     wanted: dict[str, dict[str, Any]] = {
-        "silent": {"url": ground.site.url(), "timeout_seconds": 1},
+        "silent": {"url": site.url(), "timeout_seconds": 1},
         "refused": {"url": f"http://127.0.0.1:{closed}/"},
-        "other": {"url": ground.site.url("/other"), "expected_status": 204},
-        "nowhere": {"url": f"http://nowhere.invalid:{ground.site.port}/"},
-        "mapped": {"url": f"http://localhost.:{ground.site.port}/late"},
+        "other": {"url": site.url("/other"), "expected_status": 204},
+        "nowhere": {"url": f"http://nowhere.invalid:{site.port}/"},
+        "mapped": {"url": f"http://localhost.:{site.port}/late"},
     }
     with tenant.stream() as stream:
         for name, fields in wanted.items():
             tenant.monitor(name=name, interval_seconds=60, **fields)
-        ground.worker(started)
         found = {data["monitor_name"]: data for data in map(data_of, following(stream, 5, CHECKS))}
     assert {name: data.get("error_message") for name, data in found.items()} == {
         "silent": "no whole answer within 1 s",
@@ -171,23 +193,21 @@ class SecureSite:
         self._thread.join(5)
 
 
-def test_monitors_that_change_are_checked_as_they_are(ground: Ground) -> None:
+def test_monitors_that_change_are_checked_as_they_are(workshop: Workshop) -> None:
     """M3: new ones, changed ones and paused ones, while the worker runs."""
-    started = ground.node()
-    tenant = register(started)
-    ground.worker(started)
+    tenant, site = register(workshop.node), workshop.site()
     with tenant.stream() as stream:
-        monitor = tenant.monitor(ground.site.url("/first"), interval_seconds=60)
+        monitor = tenant.monitor(site.url("/first"), interval_seconds=60)
         path = f"/api/v1/monitors/{monitor['id']}"
         following(stream, 1, CHECKS)
-        assert tenant.ask("PATCH", path, {"url": ground.site.url("/second")}).status == 200
+        assert tenant.ask("PATCH", path, {"url": site.url("/second")}).status == 200
         following(stream, 1, CHECKS)
-        assert ground.site.paths == ["/first", "/second"]
+        assert site.paths == ["/first", "/second"]
         tenant.ask("PATCH", path, {"enabled": False})
         tenant.ask("PATCH", path, {"enabled": True})
         following(stream, 1, CHECKS)
         assert tenant.ask("DELETE", path).status == 204
-        other = tenant.monitor(ground.site.url("/other"))
+        other = tenant.monitor(site.url("/other"))
         assert {data_of(block)["monitor_id"] for block in following(stream, 2, CHECKS)} == {other["id"]}
 
 

@@ -63,7 +63,7 @@ def test_a_reader_gets_the_items_it_names_as_they_change(server: Node, api: Api)
         assert stream.headers["x-accel-buffering"] == "no"
         hello = stream.next_event()
         assert hello.type == "connected"
-        assert json.loads(hello.data or "")["client"]
+        assert json.loads(hello.data or "")["client_id"]
         api.trade(11832, high=7_777)
         api.trade(4151, high=2_850_000)
         [whip] = updates(stream, 1)

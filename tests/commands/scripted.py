@@ -102,7 +102,7 @@ def stream(text: str, *, end: bool = True) -> bytes:
 def hello(cursor: str | None = None, heartbeat_seconds: float = 30) -> str:
     """The first block of a stream."""
     body = {
-        "client": "c",
+        "client_id": "c",
         "channel": "main",
         "epoch": "k3x9q1",
         "cursor": cursor,

@@ -74,7 +74,7 @@ class World:
         text = re.sub(rf"(?m)^id: {ID}\n\n", "id: <now>\n\n", text)
         text = re.sub(ID, lambda found: f"<{self.names.get(found[0], '?')}>", text)
         text = re.sub(r"(?m)^(retry|Date): .*", r"\1: <any>", text)
-        text = re.sub(r'"client":\s*"[^"]*"', '"client": "<client>"', text)
+        text = re.sub(r'"client_id":\s*"[^"]*"', '"client_id": "<client>"', text)
         return re.sub(r'"epoch":\s*"[^"]*"', '"epoch": "<epoch>"', text)
 
     def seen(self, stream: Stream, last: str) -> str:

@@ -48,7 +48,7 @@ def test_every_way_in_gives_the_same_head_and_the_same_hello(
         ]
         assert heads[0] == heads[1]
         hellos = [hello_of(first), hello_of(other)]
-        assert hellos[0].pop("client") != hellos[1].pop("client")
+        assert hellos[0].pop("client_id") != hellos[1].pop("client_id")
         for hello in hellos:
             assert ID.fullmatch(hello.pop("cursor"))
         assert hellos[0] == hellos[1]
@@ -66,7 +66,7 @@ def test_the_first_block_tells_all_that_recovery_needs(
         assert block is not None
         assert [name for name, _ in block.fields] == ["retry", "id", "event", "data"]
         hello = facts(block)
-        assert sorted(hello) == ["channel", "client", "complete", "cursor", "epoch", "heartbeat_seconds"]
+        assert sorted(hello) == ["channel", "client_id", "complete", "cursor", "epoch", "heartbeat_seconds"]
         assert hello["channel"] == endpoint.channel
         assert hello["cursor"] == block.id
         assert hello["complete"] is True

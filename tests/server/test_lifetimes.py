@@ -172,6 +172,19 @@ def test_a_reader_that_has_just_had_an_event_needs_no_heartbeat(with_timer: With
     with_timer(check)
 
 
+def test_a_reader_that_has_just_come_needs_no_heartbeat(with_timer: WithTimer) -> None:
+    def check(timer: Timer) -> None:
+        one = channel(heartbeat_seconds=8.0)
+        first = timer.reader(one)
+        timer.pass_time(0.5)  # its slot comes up
+        assert timer.out.beats == []
+        timer.pass_time(8)
+        timer.reader(one)
+        assert timer.beats_of(first) == [8.5]
+
+    with_timer(check)
+
+
 @pytest.mark.parametrize("why", ["stalled", "behind", "replaying"])
 def test_a_reader_with_bytes_on_their_way_gets_no_heartbeat(with_timer: WithTimer, why: str) -> None:
     def check(timer: Timer) -> None:
@@ -211,7 +224,7 @@ def test_each_style_has_its_form(with_timer: WithTimer, style: str, form: bytes)
         beat = timer.out.beats[0][2]
         if style == "event":
             assert beat.startswith(form)
-            assert json.loads(beat.split(b"data: ")[1])["ts"] > 1e9
+            assert json.loads(beat.split(b"data: ")[1])["ts"] > 1_000_000_000
         else:
             assert beat == form
         assert timer.lifetimes.heartbeats == len(timer.out.beats)

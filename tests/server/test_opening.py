@@ -96,7 +96,7 @@ def test_a_fresh_stream_begins_with_hello_and_the_present() -> None:
         hello = stream.hello
         assert event_id == f"id: {hello['cursor']}"
         assert hello["cursor"] >= newest
-        assert len(hello.pop("client")) == 16
+        assert len(hello.pop("client_id")) == 16
         assert hello.pop("cursor")
         assert hello == {"channel": "main", "epoch": house.channel.epoch, "complete": True, "heartbeat_seconds": 30}
         assert stream.blocks[1:] == []
@@ -120,7 +120,7 @@ def test_every_connection_draws_its_own_delay_and_name() -> None:
         assert len(delays) > 10
         assert min(delays) >= 100
         assert max(delays) <= 200
-        assert len({stream.hello["client"] for stream in streams}) == 50
+        assert len({stream.hello["client_id"] for stream in streams}) == 50
 
     with_house(check, limits={"retry_min_ms": 100, "retry_max_ms": 200})
 
