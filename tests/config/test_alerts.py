@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from server.endings import ENDINGS
+from tests.conftest import StartNode
 from tests.harness.process import ROOT, Node
 
 FOLDER = ROOT / "config" / "prometheus"
@@ -58,6 +59,14 @@ CASES = {
     "RingcastPublishesRefused": Case('ringcast_publishes_refused_total{code="unavailable"}', "1+1", "1"),
     "RingcastPublishesUncertain": Case('ringcast_publishes_refused_total{code="uncertain"}', "1+1", "1"),
     "RingcastPublishersNotAllowed": Case('ringcast_publishes_refused_total{code="forbidden"}', "1+10", "1+1"),
+    "RingcastBridgeDown": Case('ringcast_bridge_up{bridge="orders"}', "0", "1"),
+    "RingcastBridgeLetsGo": Case(
+        'ringcast_bridge_unmappable_total{bridge="orders"}',
+        "1+1",
+        "1",
+        ('ringcast_bridge_dropped_total{bridge="orders"} 1',),
+    ),
+    "RingcastOutboxWaits": Case("ringcast_outbox_oldest_seconds", "100", "0.1"),
 }
 
 
@@ -93,10 +102,12 @@ def exported(node: Node) -> set[str]:
     return found
 
 
-def test_every_metric_of_the_rules_is_one_of_a_node(shared_node: Node) -> None:
+def test_every_metric_of_the_rules_is_one_of_a_node(node: StartNode, tmp_path: Path) -> None:
+    """Of one with an application and a bridge."""
+    one = node(apps="companies", database=f"sqlite:{tmp_path}/data.db", nats_url="nats://127.0.0.1:1")
     used = {name for rule in rules() for name in re.findall(r"\bringcast_\w+", rule["expr"])}
     assert used
-    assert used - exported(shared_node) == set()
+    assert used - exported(one) == set()
 
 
 def test_every_code_of_the_rules_is_one_that_a_node_gives() -> None:
