@@ -55,7 +55,7 @@ class RedisPubSub(InflowBridge):
         super().__init__(name, hub, max_waiting)
         self._target = target
         self._marks = f"{prefix}:bridge:{name}:marks:{holder}"
-        self._turns = RedisTurns(lambda: connect(target), f"{prefix}:bridge:{name}:turn", holder)
+        self._turns = RedisTurns(lambda: connect(target), prefix, name, holder)
         self._heard = 0.0
         self._by_pattern: dict[bytes, list[Mapping]] = {}
         for mapping in mappings:

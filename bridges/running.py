@@ -101,7 +101,7 @@ class Sources:
         from server.relay.redis_client import connect
 
         target = self._relay_target()
-        return RedisTurns(lambda: connect(target), f"{self.settings.redis_prefix}:bridge:{name}:turn", self._holder)
+        return RedisTurns(lambda: connect(target), self.settings.redis_prefix, name, self._holder)
 
     def redis(
         self, name: str, mappings: Sequence[Mapping], target: Target | None = None, *, max_waiting: int = MAX_WAITING

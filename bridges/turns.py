@@ -58,11 +58,12 @@ class NoTurns:
 
 
 class RedisTurns:
-    """See the module's head. `key` names what is done, `holder` this node."""
+    """See the module's head. `name` is the bridge's, `holder` this node; `prefix` that of all keys."""
 
-    def __init__(self, connected: Callable[[], Client], key: str, holder: str) -> None:
+    def __init__(self, connected: Callable[[], Client], prefix: str, name: str, holder: str) -> None:
         self._connected = connected
-        self._key = key
+        # In braces, as all keys but the logs': that is what the nodes' user may touch.
+        self._key = f"{{{prefix}}}:bridge:{name}:turn"
         self._holder = holder
         self._until = 0.0
 

@@ -231,7 +231,7 @@ def test_one_at_a_time_has_the_turn_and_a_stop_passes_it_on(source: RedisServer)
         stops = [asyncio.Event() for _ in range(4)]
         tasks = []
         for number, stopping in enumerate(stops):
-            turns = RedisTurns(lambda: connect(Target(source.url)), "turn", str(number))
+            turns = RedisTurns(lambda: connect(Target(source.url)), "test", "turn", str(number))
             work = _until(stopping, sitting, str(number))
             tasks.append(asyncio.ensure_future(turns.taken(stopping, work)))
         order = []
@@ -267,8 +267,10 @@ def test_who_cannot_renew_stops_before_another_begins(source: RedisServer, monke
     async def main() -> None:
         sitting = Sitting()
         with leading_to(source) as proxy:
-            cut_off = RedisTurns(lambda: connect(Target(f"redis://127.0.0.1:{proxy.port}/0")), "turn", "cut off")
-            other = RedisTurns(lambda: connect(Target(source.url)), "turn", "other")
+            cut_off = RedisTurns(
+                lambda: connect(Target(f"redis://127.0.0.1:{proxy.port}/0")), "test", "turn", "cut off"
+            )
+            other = RedisTurns(lambda: connect(Target(source.url)), "test", "turn", "other")
             never = asyncio.Event()
             first = asyncio.ensure_future(cut_off.taken(never, lambda: sitting.take("cut off")))
             await until(lambda: sitting.now == ["cut off"])

@@ -119,7 +119,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         master.start()
         replica.start()
         wait_until(lambda: master.client("operator").wait(1, 100) == 1, 20, "the replica in sync")
-        nodes.extend(node_over(master, folder, redis_replicas=1, channels=channels).start() for _ in range(2))
+        settings = {"redis_replicas": 1, "channels": channels, "apps": "jobs", "database": f"sqlite:{folder}/data.db"}
+        nodes.extend(node_over(master, folder, **settings).start() for _ in range(2))
         for deed in DEEDS:
             deed(Site(master, nodes))
         for node in nodes:
@@ -206,6 +207,22 @@ def publish_directly(site: Site) -> None:
     publisher.close()
 
 
+def report_on_a_job(site: Site) -> None:
+    """What a bridge does; of the two nodes one has the turn."""
+
+    def heard() -> bool:
+        return bool(site.master.client("operator").publish("job:1:updates", '{"status": "processing"}'))
+
+    wait_until(heard, 15, "a node that listens")
+    for node in site.nodes:
+        wait_until(lambda node=node: checks(node)["bridge_jobs_redis"] == "ok", 15, "the bridge")
+
+
+def checks(node: Node) -> dict[str, str]:
+    found: dict[str, str] = json.loads(node.get("/ready")[2])["checks"]
+    return found
+
+
 def keep_an_answer(site: Site) -> None:
     """What the cache of responses does in the nodes' Redis."""
     target = Target(f"redis://127.0.0.1:{site.master.port}/1", "ringcast", password_of("ringcast"))
@@ -229,6 +246,7 @@ DEEDS = (
     revoke,
     publish_directly,
     keep_an_answer,
+    report_on_a_job,
 )
 
 
