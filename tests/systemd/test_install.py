@@ -33,6 +33,7 @@ def test_it_installs_everything_once_and_a_second_run_changes_nothing(stage: Sta
         "etc/systemd/system/ringcast@.service",
         "etc/systemd/system/ringcast.target",
         "etc/systemd/system/ringcast-monitor-worker.service",
+        "etc/systemd/system/ringcast-job-worker.service",
         "etc/nginx/conf.d/ringcast.conf",
         "opt/ringcast/docs/operations.md",
         "usr/lib/sysusers.d/ringcast.conf",

@@ -50,10 +50,12 @@ def settings_of(name: str) -> dict[str, list[str]]:
 
 SERVICE = settings_of("ringcast@.service")
 WORKER = settings_of("ringcast-monitor-worker.service")
+JOB_WORKER = settings_of("ringcast-job-worker.service")
+WORKERS = ("ringcast-monitor-worker.service", "ringcast-job-worker.service")
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(installed: Stage) -> None:
-    units = ("ringcast@8001.service", "ringcast.target", "ringcast-monitor-worker.service")
+    units = ("ringcast@8001.service", "ringcast.target", *WORKERS)
     verified = systemd_analyze(installed, "verify", *units)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
@@ -84,16 +86,22 @@ def test_a_node_is_as_locked_up_as_a_server_can_be(installed: Stage) -> None:
     }  # fmt: skip
 
 
-def test_the_worker_is_locked_up_further_still(installed: Stage) -> None:
+@pytest.mark.parametrize("unit", WORKERS)
+def test_a_worker_is_locked_up_further_still(installed: Stage, unit: str) -> None:
     """S48: it goes where strangers send it. It has no figures of the machine to read, and a list of addresses."""
     threshold = str(round(MOST_EXPOSURE * 10))
-    judged = systemd_analyze(
-        installed, "security", "--offline=yes", f"--threshold={threshold}", "ringcast-monitor-worker.service"
-    )
+    judged = systemd_analyze(installed, "security", "--offline=yes", f"--threshold={threshold}", unit)
     assert judged.returncode == 0, judged.stdout
     left = set(re.findall(r"^✗ (\S+?)=", judged.stdout, re.MULTILINE))
     assert left == {"PrivateNetwork", "RestrictAddressFamilies", "DeviceAllow", "RootDirectory", "IPAddressDeny"}
-    assert WORKER["IPAddressDeny"] == ["link-local multicast"]
+    assert settings_of(unit)["IPAddressDeny"] == ["link-local multicast"]
+
+
+def test_the_worker_of_jobs_gets_no_secret_of_the_nodes() -> None:
+    assert JOB_WORKER["EnvironmentFile"] == ["/etc/ringcast/job-worker.env"]
+    assert JOB_WORKER["ExecStart"] == ["/opt/ringcast/venv/bin/ringcast job-worker"]
+    assert JOB_WORKER["Type"] == ["notify"] and JOB_WORKER["RestartPreventExitStatus"] == [str(EXIT_INVALID)]
+    assert float(JOB_WORKER["TimeoutStopSec"][0]) >= 20
 
 
 def test_the_worker_waits_for_its_database_and_is_given_time_to_store_what_it_found() -> None:
@@ -156,7 +164,7 @@ def test_every_line_of_the_example_settings_is_a_setting(name: str, monkeypatch:
     "name",
     [
         "ringcast@.service", "ringcast.target", "ringcast@.service.d/backoff.conf", "sysusers-ringcast.conf",
-        "ringcast-monitor-worker.service",
+        *WORKERS,
     ],
 )  # fmt: skip
 def test_every_paragraph_of_a_unit_says_why(name: str) -> None:
