@@ -28,6 +28,7 @@ setup(
         "config": ["*.yaml", "*.example", "nginx/*.conf", "nginx/ringcast/*.conf", "redis/*", "prometheus/*"],
         "server.relay": ["lua/*.lua"],
         "bridges.migrations": ["*.mako", "versions/*.py"],
+        "apps": ["page/*"],
         "apps.facilities": ["page/*", "data/*"],
         "apps.prices": ["page/*", "data/*"],
         "apps.monitors": ["page/*", "data/*"],

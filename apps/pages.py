@@ -1,7 +1,8 @@
 """Pages of applications: files of a folder beside the code, served as they are.
 
-Owns which files there are (read once, at start) and their headers. Must never know what a page shows. A page has no
-script of others and no inline script, so its policy forbids both.
+Owns which files there are (read once, at start) and their headers: an application's own, and those that all pages
+share (`apps/page/`: the look, and what follows a stream). Must never know what a page shows. A page has no script of
+others and no inline script, so its policy forbids both.
 """
 
 from __future__ import annotations
@@ -44,14 +45,22 @@ class File(Reply):
         return Response(kept.status, kept.body, kept.content_type, list(kept.headers))
 
 
+def shared_endpoints() -> Sequence[Endpoint]:
+    """Endpoints for what all pages share, at `/apps/`. Once for a server, however many applications it runs."""
+    return _endpoints("apps", "/apps/")
+
+
 def page_endpoints(package: str, name: str) -> Sequence[Endpoint]:
     """Endpoints for the files in `page/` of an application's package: `/apps/NAME/` is index.html."""
-    folder = resources.files(package) / "page"
+    return _endpoints(package, f"/apps/{name}/")
+
+
+def _endpoints(package: str, folder: str) -> Sequence[Endpoint]:
     endpoints = []
-    for file in sorted(folder.iterdir(), key=lambda found: found.name):
+    for file in sorted((resources.files(package) / "page").iterdir(), key=lambda found: found.name):
         kind = file.name.rpartition(".")[2]
         if kind in _TYPES:
-            path = f"/apps/{name}/" if file.name == "index.html" else f"/apps/{name}/{file.name}"
+            path = folder if file.name == "index.html" else folder + file.name
             endpoints.append(_endpoint(path, File(file.read_bytes(), _TYPES[kind])))
     return endpoints
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from apps.app import Application, Surroundings
-from apps.pages import PAGES
+from apps.pages import PAGES, shared_endpoints
 from bridges.database import Database
 from bridges.outbox import Outbox
 from config.settings import Settings
@@ -57,9 +57,10 @@ class Applications:
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints, and their description."""
+        """All endpoints, what their pages share, and their description."""
         own = [endpoint for application in self.all for endpoint in application.endpoints()]
-        return [*own, openapi_endpoint([one for one in own if one.tag != PAGES], self.streams)]
+        described = openapi_endpoint([one for one in own if one.tag != PAGES], self.streams)
+        return [*own, *(shared_endpoints() if self.all else []), described]
 
     @property
     def streams(self) -> list[StreamRoute]:

@@ -31,7 +31,7 @@ from server.event import Event, InvalidEvent
 from server.hub import Hub
 from server.logs import get_logger
 from server.relay.protocol import Appended, Key, RelayUnavailable
-from server.supervision import cancelled
+from server.supervision import cancelled, rest
 
 MAX_BATCHES_ON_THEIR_WAY = 32
 FIRST_WAIT_SECONDS = 0.1
@@ -276,11 +276,7 @@ class Bridge(ABC):
 
     async def rest(self, seconds: float) -> None:
         """Wait, but not beyond `stop`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            pass
+        await rest(self.stopping, seconds)
 
     async def stop(self) -> None:
         """Take no more, and return when what has come is in the logs, or after `STOP_SECONDS`."""

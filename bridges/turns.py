@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from bridges.bridge import SourceLost, first_of
 from server.logs import get_logger
 from server.relay.redis_client import ERRORS, Client
+from server.supervision import rest
 
 LEASE_SECONDS = 6.0
 MARGIN_SECONDS = 1.0
@@ -75,7 +76,7 @@ class RedisTurns:
                 if await self._hold(client):
                     await self._in_turn(client, work)
                 else:
-                    await _rest(stopping, ASK_SECONDS)
+                    await rest(stopping, ASK_SECONDS * (0.5 + random.random()))
         finally:
             await client.aclose()
 
@@ -120,11 +121,3 @@ class RedisTurns:
 
 async def _done(work: Work) -> None:
     await work()
-
-
-async def _rest(stopping: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds * (0.5 + random.random())):
-            await stopping.wait()
-    except TimeoutError:
-        pass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from config.addresses import check_networks
 from config.fields import (
     COMMA_SEPARATED,
     Connections,
@@ -66,7 +66,7 @@ class Monitors(Group):
         why=f"At least {MIN_SECRET_CHARACTERS} characters.",
         hidden=True,
     )
-    monitors_inside: Annotated[list[str], NoDecode, COMMA_SEPARATED] = setting(
+    monitors_inside: Annotated[list[str], NoDecode, COMMA_SEPARATED, AfterValidator(check_networks)] = setting(
         [], "Networks (CIDR) beside this machine's own whose requests to `/internal/broadcast` are taken."
     )
     monitors_servers: Annotated[list[str], NoDecode, COMMA_SEPARATED] = setting(
@@ -85,16 +85,6 @@ class Monitors(Group):
         if value is not None and len(value.get_secret_value()) < MIN_SECRET_CHARACTERS:
             raise ValueError(f"must be at least {MIN_SECRET_CHARACTERS} characters")
         return value
-
-    @field_validator("monitors_inside")
-    @classmethod
-    def _check_inside(cls, values: list[str]) -> list[str]:
-        for value in values:
-            try:
-                ipaddress.ip_network(value)
-            except ValueError:
-                raise ValueError(f"{value!r} is not a network such as 10.0.0.0/8 or 192.0.2.7") from None
-        return values
 
     @field_validator("monitors_servers")
     @classmethod

@@ -5,12 +5,12 @@ Owns their ranges and explanations; the server does what they say.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 from pydantic_settings import NoDecode
 
+from config.addresses import check_networks
 from config.fields import (
     COMMA_SEPARATED,
     KIB,
@@ -47,7 +47,7 @@ class Listening(Group):
         "Path of a Unix socket to listen on as well.",
         why="One nginx has about 28,000 ephemeral ports towards one TCP port; a Unix socket has no such limit.",
     )
-    trusted_proxies: Annotated[list[str], NoDecode, COMMA_SEPARATED] = setting(
+    trusted_proxies: Annotated[list[str], NoDecode, COMMA_SEPARATED, AfterValidator(check_networks)] = setting(
         [],
         "Networks (CIDR) whose `X-Forwarded-For` is believed.",
         why="Anybody can send the header; believed from everybody it would make limits per address worthless.",
@@ -102,16 +102,6 @@ class Listening(Group):
         if value is not None and not 0 < len(value.encode()) <= MAX_SOCKET_PATH_BYTES:
             raise ValueError(f"must be a path of 1 to {MAX_SOCKET_PATH_BYTES} bytes")
         return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _check_proxies(cls, values: list[str]) -> list[str]:
-        for value in values:
-            try:
-                ipaddress.ip_network(value)
-            except ValueError:
-                raise ValueError(f"{value!r} is not a network such as 10.0.0.0/8 or 192.0.2.7") from None
-        return values
 
 
 class Admission(Group):

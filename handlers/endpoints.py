@@ -17,12 +17,13 @@ from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 import ujson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from handlers.answers import COMMON_HEADERS, Refused, bad, dumps, missing_grant, missing_token
 from handlers.fields import decoded, parse_query
 from handlers.paths import pattern_of
 from server.endings import BAD_REQUEST, NOT_FOUND
+from server.event import is_safe
 from server.exchange import Request, Response
 from server.rights import ANONYMOUS, Principal
 
@@ -32,6 +33,16 @@ _NO_NUL = "no text may have the character NUL in it"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _check_safe(value: str) -> str:
+    if not is_safe(value):
+        raise ValueError("must not hold control or format characters")
+    return value
+
+
+# For a text that others get to see, in a list or a log.
+Safe = AfterValidator(_check_safe)
 
 
 class Body(BaseModel):

@@ -1,7 +1,8 @@
 """Supervision: tasks that run as long as the process, and are started again when they die.
 
 Owns the loop around such a task: a log line, a wait that doubles up to a bound, with jitter. Lasting tasks run under
-it, or, like the renewal of keys, say by themselves when they die: none dies unnoticed.
+it, or, like the renewal of keys, say by themselves when they die: none dies unnoticed. And how they end: by being
+cancelled, or by a wait that a stop breaks off.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.5)
+
+
+async def rest(stopping: asyncio.Event, seconds: float) -> None:
+    """Wait so long, but not beyond `stopping`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        pass
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -23,19 +24,29 @@ class StartNode(Protocol):
     def __call__(self, *, port: int | None = None, **settings: object) -> Node: ...
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[StartNode]:
-    """A factory of servers in this test's folder. All are killed when the test ends, if they have not ended before."""
+@contextmanager
+def starting(folder: Path, **common: object) -> Iterator[StartNode]:
+    """A factory of servers in a folder, with these settings unless others are given. All are killed at the end, if they
+    have not ended before."""
     started: list[Node] = []
 
     def start(*, port: int | None = None, **settings: object) -> Node:
-        started.append(Node(tmp_path, port=port, **settings))
+        started.append(Node(folder, port=port, **common | settings))
         return started[-1].start()
 
-    yield start
-    for server in started:
-        if server.process is not None:
-            server.kill()
+    try:
+        yield start
+    finally:
+        for server in started:
+            if server.process is not None:
+                server.kill()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[StartNode]:
+    """A factory of servers in this test's folder, which end with the test."""
+    with starting(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

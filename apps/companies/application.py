@@ -22,6 +22,7 @@ from apps.companies.store import CompanyStore, NodeStore
 from apps.companies.tally import Tally
 from apps.companies.watch import Watch
 from apps.pages import page_endpoints
+from bridges.leases import Turn
 from bridges.mapping import Mapping as MessageMapping
 from config.bridges import NatsStream
 from handlers.endpoints import Endpoint
@@ -62,11 +63,10 @@ class Companies:
         self.watch = Watch(self.flags)
         self.handlers = CompanyHandlers(store, self.flags, self.presence, self.tally, self._source_state)
         self._bridge: Bridge | None = None
+        self.turn = Turn(database, "company_simulation", surroundings.node_name)
         self.simulation: Simulation | None = None
         if settings.simulate and settings.nats_url is None:
-            self.simulation = Simulation(
-                database, hub, surroundings.node_name, seconds=settings.companies_change_seconds
-            )
+            self.simulation = Simulation(self.turn, hub, seconds=settings.companies_change_seconds)
 
     def _source_state(self) -> str:
         return "ok" if self._bridge is None else self._bridge.state
@@ -112,7 +112,9 @@ class Companies:
             "companies_presence": self.presence.run,
             "companies_tally": self.tally.run,
         }
-        return tasks if self.simulation is None else tasks | {"companies_simulation": self.simulation.run}
+        if self.simulation is not None:
+            tasks |= {"companies_turn": self.turn.run, "companies_simulation": self.simulation.run}
+        return tasks
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
         """Whether the flags are known. The bridge speaks for itself."""
@@ -134,8 +136,7 @@ class Companies:
 
     async def stop(self) -> None:
         """Leave, and let another node simulate."""
-        if self.simulation is not None:
-            await self.simulation.stop()
+        await self.turn.stop()
         await self.presence.leave()
 
 

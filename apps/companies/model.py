@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeGuard
 
 from pydantic import BaseModel, Field, StrictBool
 
+from apps.moments import written
 from handlers.endpoints import Body, Query
 from handlers.fields import MAX_LAST
 
@@ -89,11 +89,6 @@ def company_of(topic: str) -> str | None:
 def flag_topic(company: str) -> str:
     """The topic of what is said of a company's flag."""
     return f"flags/{company}"
-
-
-def written(moment: float) -> str:
-    """A moment, in unix seconds, as it is written everywhere: UTC, milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def scoped(counts: Mapping[str, int], company: str | None) -> dict[str, int]:

@@ -19,9 +19,9 @@ from typing import Any
 import ujson
 
 from apps.companies.messages import publications
-from apps.companies.model import written
-from bridges.database import Database, DatabaseUnavailable
-from bridges.leases import RENEW_SECONDS, Lease
+from apps.moments import written
+from bridges.database import DatabaseUnavailable
+from bridges.leases import Turn
 from bridges.mapping import Message
 from server.hub import Hub
 from server.relay.protocol import Appended, RelayUnavailable
@@ -77,25 +77,20 @@ class DemoCompany:
 class Simulation:
     """See the module's head. `seconds`: mean time between two messages."""
 
-    def __init__(self, database: Database, hub: Hub, node: str, *, seconds: float) -> None:
-        self._lease = Lease(database, "company_simulation", node)
+    def __init__(self, turn: Turn, hub: Hub, *, seconds: float) -> None:
+        self._turn = turn
         self._hub = hub
         self._seconds = seconds
         self._companies = [DemoCompany(name, random.Random()) for name in DEMO_COMPANIES]
         self.made = 0
 
     async def run(self) -> None:
-        """Make one message after the other, for ever."""
-        due = 0.0
+        """Make one message after the other, for ever, when it is this node's turn."""
         while True:
-            wait = RENEW_SECONDS
+            await self._turn.wait()
+            wait = min(random.expovariate(1 / self._seconds), 4 * self._seconds)
             try:
-                if await self._lease.holds():
-                    now = time.monotonic()
-                    if now >= due:
-                        await self._publish(random.choice(self._companies).message(time.time()))
-                        due = now + min(random.expovariate(1 / self._seconds), 4 * self._seconds)
-                    wait = min(RENEW_SECONDS, max(0.0, due - now))
+                await self._publish(random.choice(self._companies).message(time.time()))
             except (DatabaseUnavailable, RelayUnavailable):
                 wait = RETRY_SECONDS  # /ready says so already
             await asyncio.sleep(wait)
@@ -107,10 +102,3 @@ class Simulation:
             if not isinstance(answer, Appended):
                 await answer
             self.made += 1
-
-    async def stop(self) -> None:
-        """Let another node go on at once."""
-        try:
-            await self._lease.give_up()
-        except DatabaseUnavailable:
-            pass  # it expires

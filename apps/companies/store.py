@@ -14,7 +14,8 @@ from sqlalchemy import Boolean, Column, Float, String, Table, Text, delete, inse
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.companies.model import FLAG, MAX_ID_CHARACTERS, flag_topic, written
+from apps.companies.model import FLAG, MAX_ID_CHARACTERS, flag_topic
+from apps.moments import written
 from bridges.database import Database, metadata
 from bridges.outbox import Outbox
 from server.event import Event

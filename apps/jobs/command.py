@@ -6,7 +6,6 @@ Owns its options, signals and exit code. Settings are the nodes' own, from the s
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 
@@ -14,12 +13,8 @@ import click
 import uvloop
 
 from apps.jobs.worker import Worker
-from config.problems import ConfigError
+from apps.workers import EXIT_INVALID, settings_of
 from config.settings import Settings
-from config.sources import load
-from server.logs import configure
-
-EXIT_INVALID = 2
 
 
 @click.command("job-worker")
@@ -29,14 +24,7 @@ EXIT_INVALID = 2
 @click.option("--log-format", help="json, console or auto.")
 def job_worker(config_file: str | None, **command_line: str | None) -> None:
     """Take jobs from the nodes and do them until a signal. It reads the nodes' settings, and asks them over HTTP."""
-    try:
-        settings = load(config_file, command_line).settings
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_INVALID)
-    configure(settings.log_format, settings.log_level)
-    logging.getLogger("tornado").addHandler(logging.NullHandler())
-    logging.getLogger("tornado").propagate = False
+    settings = settings_of(config_file, command_line)
     sys.exit(uvloop.run(_work(settings)))
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import ujson
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, field_validator
 
-from handlers.endpoints import Body, Query
-from server.event import is_safe
+from apps.moments import written
+from handlers.endpoints import Body, Page, Safe
 
 Status = Literal["pending", "processing", "completed", "failed"]
 RANK: Mapping[str, int] = {"pending": 0, "processing": 1, "completed": 2, "failed": 2}
@@ -28,15 +28,17 @@ MAX_DATA_BYTES = 16_384
 RETRIEVING, PROCESSING, SUMMARISING, DONE = "retrieving-content", "processing-articles", "generating-summary", "done"
 
 
-def _check_safe(value: str) -> str:
-    if not is_safe(value):
-        raise ValueError("must not hold control or format characters")
+def _check_writable(value: datetime) -> datetime:
+    try:
+        written(value.timestamp())
+    except ValueError:
+        raise ValueError("must be a time of the years 1 to 9999 in UTC") from None
     return value
 
 
-Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_safe)]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_safe)]
-Worker = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_safe)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200), Safe]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=500), Safe]
+Worker = Annotated[str, StringConstraints(min_length=1, max_length=100), Safe]
 
 GivenText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 
@@ -56,9 +58,9 @@ class Update(Body):
     jobId: str | None = None
     status: Status
     progress: Annotated[int, Field(ge=0, le=100)]
-    stage: Annotated[str, StringConstraints(max_length=100), AfterValidator(_check_safe)] = ""
-    message: Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_check_safe)] = ""
-    timestamp: AwareDatetime | None = None
+    stage: Annotated[str, StringConstraints(max_length=100), Safe] = ""
+    message: Annotated[str, StringConstraints(max_length=1_000), Safe] = ""
+    timestamp: Annotated[AwareDatetime, AfterValidator(_check_writable)] | None = None
     data: dict[str, Any] | None = None
     worker: Worker | None = None
 
@@ -70,12 +72,10 @@ class Update(Body):
         return value
 
 
-class JobList(Query):
+class JobList(Page):
     """Which jobs to list."""
 
     status: Status | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +128,14 @@ def job_of(topic: str) -> str:
     return topic.removeprefix(_TOPICS) if topic.startswith(_TOPICS) else ""
 
 
-def written(moment: datetime) -> str:
-    """A moment as it is written everywhere: UTC, milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def first_state(job_id: str, now: datetime) -> State:
     """How a job begins."""
-    return State(job_id, "pending", 0, "queued", "waiting for a worker", written(now))
+    return State(job_id, "pending", 0, "queued", "waiting for a worker", written(now.timestamp()))
 
 
 def advance(state: State, update: Update, now: datetime) -> State | None:
     """How the job stands after an update; None if that is no news. Raises Finished, GoesBack."""
-    moment = written(update.timestamp or now)
+    moment = written((update.timestamp or now).timestamp())
     after = State(state.jobId, update.status, update.progress, update.stage, update.message, moment, update.data)
     if replace(after, timestamp=state.timestamp) == state or moment < state.timestamp:
         return None

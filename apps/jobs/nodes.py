@@ -15,6 +15,7 @@ import ujson
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from apps.workers import nodes_of
 from config.settings import Settings
 from server.logs import get_logger
 
@@ -57,7 +58,7 @@ class Nodes:
     @classmethod
     def of(cls, settings: Settings) -> Nodes:
         """Those of the settings."""
-        servers = settings.jobs_servers or [f"http://{_connectable(settings.host)}:{settings.port}"]
+        servers = nodes_of(settings, settings.jobs_servers)
         # Each job may report while it beats; and there is one claim.
         most = 2 * settings.jobs_concurrency + 1
         return cls(servers, settings.jobs_worker_token.get_secret_value(), most)
@@ -123,9 +124,3 @@ def _reason(body: bytes) -> str:
     except ValueError:
         return "refused"
     return str(facts.get("reason", "refused")) if isinstance(facts, dict) else "refused"
-
-
-def _connectable(host: str) -> str:
-    """An address that everybody listens on is nobody's to connect to."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from server.logs import get_logger
@@ -37,7 +37,7 @@ class Presence:
         target: Target | None,
         prefix: str,
         node: str,
-        here: Callable[[], Mapping[str, int]],
+        here: Callable[[], Awaitable[Mapping[str, int]]],
         look_up: Callable[[str], int],
     ) -> None:
         self._client: Client | None = connect(target, answer_seconds=ASK_SECONDS) if target is not None else None
@@ -54,7 +54,7 @@ class Presence:
         """Register, for ever."""
         await self.of("")  # which lets go of nodes that are gone
         while True:
-            held = {job: number for job, number in self._here().items() if number}
+            held = {job: number for job, number in (await self._here()).items() if number}
             self.jobs, self.streams = len(held), sum(held.values())
             try:
                 async with asyncio.timeout(ASK_SECONDS * 4):

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import ujson
 from redis.asyncio import RedisCluster
 
-from apps.jobs.model import FINAL, written
+from apps.jobs.model import FINAL
 from apps.jobs.nodes import Away, Nodes, Refusal
 from apps.jobs.targets import updates_redis
+from apps.moments import written
 from bridges.bridge import Waits
 from config.settings import Settings
 from server.logs import get_logger
@@ -156,7 +157,7 @@ class Teller:
 
     def _stamped(self, report: dict[str, Any]) -> dict[str, Any]:
         self._moment = max(self._moment + MILLISECOND, datetime.now(UTC))
-        return {"jobId": self._job_id, **report, "timestamp": written(self._moment), "worker": self._worker}
+        return {"jobId": self._job_id, **report, "timestamp": written(self._moment.timestamp()), "worker": self._worker}
 
     async def _send(self) -> None:
         await self._way.send(self._job_id, self._last)

@@ -18,7 +18,7 @@ from apps.jobs.model import DONE, PROCESSING, RETRIEVING, SUMMARISING, Finished,
 from apps.jobs.store import Job, JobStore
 from apps.jobs.workers import Workers
 from bridges.database import DatabaseUnavailable
-from bridges.leases import Lease
+from bridges.leases import Turn
 from server.logs import get_logger
 
 TICK_SECONDS = 0.25
@@ -58,7 +58,7 @@ class Simulation:
         self,
         store: JobStore,
         workers: Workers,
-        lease: Lease,
+        turn: Turn,
         report: Report,
         *,
         name: str,
@@ -67,7 +67,7 @@ class Simulation:
     ) -> None:
         self._store = store
         self._workers = workers
-        self._lease = lease
+        self._turn = turn
         self._report = report
         self._name = f"simulation {name}"[:100]
         self._seconds = seconds
@@ -76,8 +76,10 @@ class Simulation:
         self.made = 0
 
     async def run(self) -> None:
-        """Take jobs and go on with those that there are, for ever."""
+        """Take jobs and go on with those that there are, for ever, when it is this node's turn. A job that another has
+        taken meanwhile is left to it."""
         while True:
+            await self._turn.wait()
             wait = TICK_SECONDS
             try:
                 await self._step()
@@ -86,9 +88,6 @@ class Simulation:
             await asyncio.sleep(wait)
 
     async def _step(self) -> None:
-        if not await self._lease.holds():
-            self._in_hand.clear()
-            return
         if await self._is_wanted():
             job = await self._store.claim(self._name, self._abandoned_seconds)
             if job is not None:
@@ -121,13 +120,12 @@ class Simulation:
             self.made += state is not None
 
     async def stop(self) -> None:
-        """Let another node go on at once."""
+        """Give back what is in hand. The turn's end is its own."""
         try:
             for job_id in self._in_hand:
                 await self._store.give_back(job_id, self._name)
-            await self._lease.give_up()
         except DatabaseUnavailable:
-            pass  # it expires, and so do they
+            pass  # they are taken for abandoned
 
 
 def _names(job: Job) -> list[str]:

@@ -30,7 +30,8 @@ from sqlalchemy import (
     update,
 )
 
-from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, topic_of, written
+from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, topic_of
+from apps.moments import written
 from bridges.database import Database, metadata
 from bridges.outbox import Outbox
 from server.event import Event
@@ -71,7 +72,7 @@ class Job(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """As JSON; of given texts only how many there are."""
-        created = written(datetime.fromtimestamp(self.created, UTC))
+        created = written(self.created)
         return self.state.facts() | {"created": created} | self.wanted | {"texts": len(self.wanted.get("texts", ()))}
 
     def order(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bridges.outbound import Outbound
 from config.settings import Settings
 from server.logs import get_logger
 from server.notify import Notifier
-from server.supervision import cancelled
+from server.supervision import cancelled, rest
 
 POLL_SECONDS = 1.0
 BEATS = 3  # in the time after which a job counts as abandoned
@@ -98,15 +98,15 @@ class Worker:
             try:
                 order = await self._nodes.ask("POST", f"{ROOT}/claim", {"worker": self.name})
             except Away:
-                await self._rest(waits.next())
+                await rest(self.stopping, waits.next())
                 continue
             except Refusal as error:
                 log.error("claim_refused", status=error.status, reason=error.reason)
-                await self._rest(waits.next())
+                await rest(self.stopping, waits.next())
                 continue
             waits.reset()
             if order is None:
-                await self._rest(POLL_SECONDS * (0.5 + random.random() / 2))
+                await rest(self.stopping, POLL_SECONDS * (0.5 + random.random() / 2))
             else:
                 self._begin(order)
 
@@ -121,13 +121,6 @@ class Worker:
         self._in_hand.pop(job_id, None)
         self._ending.discard(job_id)
         self._room.set()
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            pass
 
     async def _beat(self) -> None:
         while True:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from apps.monitors.model import Said, written
+from apps.moments import written
+from apps.monitors.model import Said
 from apps.monitors.tables import keys, tenants, users
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database

@@ -30,6 +30,7 @@ from apps.monitors.watch import Watch
 from apps.monitors.workers import Workers
 from apps.pages import page_endpoints
 from bridges.database import DatabaseUnavailable
+from bridges.leases import Turn
 from bridges.outbound import Outbound
 from handlers.endpoints import Endpoint
 from handlers.streams import StreamRoute
@@ -71,13 +72,14 @@ class Monitors:
         self.broadcasts = Broadcasts(settings, self.accounts, self.watch, hub, CHANNEL)
         self.workers = Workers(database)
         # Everybody on this machine may log in as the demo's user: nothing for production.
+        self.turn = Turn(database, "monitor_simulation", surroundings.node_name)
         self.simulation: Simulation | None = None
         if settings.simulate and settings.development:
             self.simulation = Simulation(
+                self.turn,
                 database,
                 outbox,
                 CHANNEL,
-                surroundings.node_name,
                 seconds=settings.monitors_simulated_seconds,
                 keep_checks=settings.monitors_keep_checks,
             )
@@ -141,7 +143,9 @@ class Monitors:
             "monitors_workers": self.workers.run,
             "monitors_purge": self._purge,
         }
-        return tasks if self.simulation is None else tasks | {"monitors_simulation": self.simulation.run}
+        if self.simulation is not None:
+            tasks |= {"monitors_turn": self.turn.run, "monitors_simulation": self.simulation.run}
+        return tasks
 
     async def _purge(self) -> None:
         while True:
@@ -163,9 +167,8 @@ class Monitors:
         return metrics(self.broadcasts, self.watch, self.workers, self.simulation)
 
     async def stop(self) -> None:
-        """Let go of threads and of the simulation."""
-        if self.simulation is not None:
-            await self.simulation.stop()
+        """Let another node simulate, and let go of threads."""
+        await self.turn.stop()
         self.passwords.close()
         self._outbound.close()
 

@@ -6,21 +6,16 @@ Owns its options, signals and exit code. Settings are the nodes' own, from the s
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
-import sys
 
 import click
 import uvloop
 
 from apps.monitors.worker import Worker
-from config.problems import ConfigError
+from apps.workers import settings_of
 from config.settings import Settings
-from config.sources import load
-from server.logs import configure
 
-EXIT_INVALID = 2
 # A look-up can't be broken off. Of a name whose servers do not answer the resolver is to be done soon.
 RESOLVER_OPTIONS = "timeout:2 attempts:2"
 
@@ -31,14 +26,7 @@ RESOLVER_OPTIONS = "timeout:2 attempts:2"
 @click.option("--log-format", help="json, console or auto.")
 def monitor_worker(config_file: str | None, database: str | None, log_format: str | None) -> None:
     """Check all monitors until a signal. It reads the nodes' settings and database, and tells a node what it finds."""
-    try:
-        settings = load(config_file, {"database": database, "log_format": log_format}).settings
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_INVALID)
-    configure(settings.log_format, settings.log_level)
-    logging.getLogger("tornado").addHandler(logging.NullHandler())
-    logging.getLogger("tornado").propagate = False
+    settings = settings_of(config_file, {"database": database, "log_format": log_format})
     os.environ.setdefault("RES_OPTIONS", RESOLVER_OPTIONS)
     uvloop.run(_work(settings))
 

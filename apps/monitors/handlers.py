@@ -13,7 +13,7 @@ from typing import Any
 
 from apps.monitors.incidents import IncidentStore, NoMonitor, NotTogether
 from apps.monitors.limits import Buckets
-from apps.monitors.model import IncidentList, MonitorChange, NewMonitor, NewRule, Pages, RuleChange, RuleList
+from apps.monitors.model import IncidentList, MonitorChange, NewMonitor, NewRule, RuleChange, RuleList
 from apps.monitors.sign_in import no_tenant
 from apps.monitors.store import MonitorStore
 from apps.monitors.tenancy import NoTenant, TooMany
@@ -22,7 +22,7 @@ from apps.monitors.watch import Watch
 from bridges.outbound import Outbound, OutboundRefused
 from config.settings import Settings
 from handlers.answers import Refused
-from handlers.endpoints import Body, Call, Endpoint, Reply, conflict, invalid, not_found
+from handlers.endpoints import Body, Call, Endpoint, Page, Reply, conflict, invalid, not_found
 from server.endings import RATE_LIMITED
 
 MONITORS, RULES, INCIDENTS = "/api/v1/monitors", "/api/v1/alert-rules", "/api/v1/incidents"
@@ -58,13 +58,13 @@ class MonitorHandlers:
 
     def _monitor_endpoints(self) -> Iterator[Endpoint]:
         tag, mine, one = "monitors", self._tokens.signed_in, f"{MONITORS}/{{monitor_id}}"
-        yield Endpoint("GET", MONITORS, self._list, "The tenant's monitors.", Pages, access=mine, tag=tag)
+        yield Endpoint("GET", MONITORS, self._list, "The tenant's monitors.", Page, access=mine, tag=tag)
         yield self._change_by("POST", MONITORS, self._create, "A new monitor.", tag, NewMonitor)
         yield Endpoint("GET", one, self._get, "A monitor.", access=mine, tag=tag)
         yield self._change_by("PATCH", one, self._change, "Change a monitor.", tag, MonitorChange)
         yield self._change_by("DELETE", one, self._delete, "Delete a monitor.", tag)
-        yield Endpoint("GET", f"{one}/checks", self._checks, "Its checks, newest first.", Pages, access=mine, tag=tag)
-        yield Endpoint("GET", LATEST, self._latest, "The last check of each monitor.", Pages, access=mine, tag=tag)
+        yield Endpoint("GET", f"{one}/checks", self._checks, "Its checks, newest first.", Page, access=mine, tag=tag)
+        yield Endpoint("GET", LATEST, self._latest, "The last check of each monitor.", Page, access=mine, tag=tag)
         yield Endpoint("GET", f"{MONITORS}/summary", self._summary, "How many stand how.", access=mine, tag=tag)
 
     def _alert_endpoints(self) -> Iterator[Endpoint]:
@@ -103,7 +103,7 @@ class MonitorHandlers:
     # --- monitors
 
     async def _list(self, call: Call) -> Reply:
-        query: Pages = call.query
+        query: Page = call.query
         found, total = await self._monitors.list(tenant_of(call.principal), query.limit, query.offset)
         return Reply({"monitors": found, "total": total, "limit": query.limit, "offset": query.offset})
 
@@ -149,7 +149,7 @@ class MonitorHandlers:
         return Reply({"checks": found, "limit": query.limit, "offset": query.offset})
 
     async def _latest(self, call: Call) -> Reply:
-        query: Pages = call.query
+        query: Page = call.query
         found = await self._monitors.latest(tenant_of(call.principal), query.limit, query.offset)
         return Reply({"checks": found, "limit": query.limit, "offset": query.offset})
 

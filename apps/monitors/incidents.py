@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.monitors.model import RESOLVED, NewRule, Said, rule_problem, written
+from apps.moments import written
+from apps.monitors.model import RESOLVED, NewRule, Said, rule_problem
 from apps.monitors.tables import checks, incidents, monitors, rules
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database

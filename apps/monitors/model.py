@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
 import ujson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from handlers.endpoints import Body, Query
-from server.event import Event, is_safe
+from apps.moments import written
+from handlers.endpoints import Body, Page, Query, Safe
+from handlers.fields import MAX_LAST
+from server.event import Event
 
 CHECK, CREATED, RESOLVED = "monitor_check", "incident_created", "incident_resolved"
 MAX_WINDOW = 50
 MAX_TENANT = 2**53
 _ID = r"^[0-9a-f]{24}$"
-
-
-def _check_safe(value: str) -> str:
-    if not is_safe(value):
-        raise ValueError("must not hold control or format characters")
-    return value
 
 
 def _check_moment(value: str) -> str:
@@ -39,7 +35,6 @@ def _check_moment(value: str) -> str:
     return value
 
 
-Safe = AfterValidator(_check_safe)
 Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(_check_moment)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), Safe]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2_000), Safe]
@@ -122,20 +117,13 @@ def rule_problem(trigger_type: str, threshold_value: int, breaches: int, window:
     return None
 
 
-class Pages(Query):
-    """For lists."""
-
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-
-
-class RuleList(Pages):
+class RuleList(Page):
     """Which alert rules to list."""
 
     monitor_id: Id | None = None
 
 
-class IncidentList(Pages):
+class IncidentList(Page):
     """Which incidents to list."""
 
     status: Literal["open", "resolved"] | None = None
@@ -147,7 +135,9 @@ class StreamQuery(Query):
 
     token: str | None = Field(None, description="The token, for clients that can't send a header.")
     types: str | None = Field(None, description="Only events of these types, with commas between them.")
-    last: Annotated[int, Field(ge=1, le=1_000)] | None = Field(None, description="Begin with the last so many events.")
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = Field(
+        None, description="Begin with the last so many events."
+    )
 
 
 # --- what the worker reports
@@ -254,8 +244,3 @@ class Said(NamedTuple):
 def topic_of(tenant: int) -> str:
     """The topic of all that is a tenant's."""
     return f"tenants/{tenant}"
-
-
-def written(moment: float) -> str:
-    """A moment as it is written everywhere: UTC, milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,7 +3,8 @@
 Owns the form of a hash, which says its cost, and that no more are computed at a time than there are threads, nor wait
 than can be done in seconds. Must never know whose a password is.
 
-Invariant: judging takes the same work whether there is such a user or not.
+Invariant: judging takes the same work whether there is such a user or not (but for those whose hash was made when
+`rounds` was another).
 Cost: 16 MB and `rounds` fiftieths of a second of a core each.
 """
 

@@ -18,15 +18,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
+from apps.moments import written
 from apps.monitors.accounts import Accounts, Taken, User
 from apps.monitors.limits import Buckets
-from apps.monitors.model import Name, Pages, Safe, written
+from apps.monitors.model import Name
 from apps.monitors.passwords import Passwords
 from apps.monitors.tenancy import NoTenant, TooMany
 from apps.monitors.tokens import Tokens, subject_of, tenant_of, token_id_of, user_of
 from config.settings import Settings
 from handlers.answers import Refused, missing_grant
-from handlers.endpoints import Body, Call, Endpoint, Reply, conflict, not_found
+from handlers.endpoints import Body, Call, Endpoint, Page, Reply, Safe, conflict, not_found
 from server.cluster import Cluster
 from server.endings import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED
 from server.exchange import Request
@@ -130,7 +131,7 @@ class SignIn:
             ),
             Endpoint("POST", f"{ROOT}/refresh", self._refresh, "A fresh token.", access=mine, errors=(404,), tag=tag),
             Endpoint("POST", f"{ROOT}/logout", self._logout, "End the token.", access=mine, status=204, tag=tag),
-            Endpoint("GET", f"{ROOT}/users", self._list, "The tenant's users.", Pages, access=mine, tag=tag),
+            Endpoint("GET", f"{ROOT}/users", self._list, "The tenant's users.", Page, access=mine, tag=tag),
             Endpoint(
                 "POST", f"{ROOT}/users", self._add, "Add a user to the tenant.", body=NewUser, access=mine, status=201,
                 errors=(409,), tag=tag,
@@ -203,7 +204,7 @@ class SignIn:
     # --- the tenant's users
 
     async def _list(self, call: Call) -> Reply:
-        query: Pages = call.query
+        query: Page = call.query
         found = await self._accounts.list(tenant_of(call.principal), query.limit, query.offset)
         return Reply({"users": [user.facts() for user in found], "limit": query.limit, "offset": query.offset})
 

@@ -10,6 +10,7 @@ Must never be taken for the real thing: it goes the same way from the recording 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 import time
@@ -29,7 +30,7 @@ from apps.monitors.recorder import Recorder
 from apps.monitors.store import MonitorStore
 from apps.monitors.tables import monitors, tenants
 from bridges.database import Database, DatabaseUnavailable
-from bridges.leases import Lease
+from bridges.leases import Turn
 from bridges.outbox import Outbox
 from server.logs import get_logger
 
@@ -115,12 +116,12 @@ class Simulation:
     """See the module's head. `seconds` between two checks."""
 
     def __init__(
-        self, database: Database, outbox: Outbox, channel: str, node: str, *, seconds: float, keep_checks: int
+        self, turn: Turn, database: Database, outbox: Outbox, channel: str, *, seconds: float, keep_checks: int
     ) -> None:
+        self._turn = turn
         self._database = database
         self._outbox = outbox
         self._channel = channel
-        self._lease = Lease(database, "monitor_simulation", node)
         self._recorder = Recorder(database, self._say, keep_checks)
         self._seconds = seconds
         self._sites: dict[str, Site] = {}
@@ -148,22 +149,17 @@ class Simulation:
         log.info("demo_tenant_made", tenant=user.tenant, monitors=len(SITES))
 
     async def run(self) -> None:
-        """Check one site after the other, for ever."""
-        turn = 0
-        while True:
+        """Check one site after the other, for ever, when it is this node's turn."""
+        for number in itertools.count():
+            await self._turn.wait()
             wait = self._seconds
             try:
-                await self._step(turn)
+                rows = await self._monitors()
+                if rows:
+                    await self._check(rows[number % len(rows)])
             except DatabaseUnavailable:
                 wait = RETRY_SECONDS  # /ready says so already
-            turn += 1
             await asyncio.sleep(wait)
-
-    async def _step(self, turn: int) -> None:
-        if await self._lease.holds():
-            rows = await self._monitors()
-            if rows:
-                await self._check(rows[turn % len(rows)])
 
     async def _monitors(self) -> Sequence[Any]:
         query = select(monitors.c.id, monitors.c.url, monitors.c.checked).join_from(monitors, tenants)
@@ -186,10 +182,3 @@ class Simulation:
         await self._recorder.record(row.id, site.check(now))
         self.made += 1
         self._outbox.wake()
-
-    async def stop(self) -> None:
-        """Let another node go on at once."""
-        try:
-            await self._lease.give_up()
-        except DatabaseUnavailable:
-            pass  # it expires

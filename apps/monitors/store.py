@@ -15,8 +15,9 @@ import ujson
 from sqlalchemy import Select, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from apps.moments import written
 from apps.monitors.incidents import resolve_open
-from apps.monitors.model import NewMonitor, Said, written
+from apps.monitors.model import NewMonitor, Said
 from apps.monitors.tables import checks, incidents, monitors, tenants
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database

@@ -18,6 +18,7 @@ from apps.monitors.limits import Buckets
 from apps.monitors.model import topic_of
 from apps.monitors.tokens import Tokens, tenant_of
 from handlers.answers import Refused, bad
+from handlers.fields import parse_last
 from handlers.streams import Admitted, StreamCall
 from server.channel import Channel
 from server.cluster import Cluster
@@ -31,7 +32,6 @@ from server.selectors import exact_selector
 LOOK_SECONDS = 5.0
 MAX_TYPES = 20
 MAX_TYPE_CHARACTERS = 64
-MAX_LAST = 1_000
 
 
 class Watch:
@@ -55,7 +55,7 @@ class Watch:
         """The stream of the token's tenant. Raises Refused."""
         principal = self._tokens.of_stream(call)
         tenant = tenant_of(principal)
-        types, last = _types(call.parameters), _last(call.parameters)
+        types, last = _types(call.parameters), parse_last(call.parameters.get("last"))
         if self._most and self.streams_of(tenant) + self._elsewhere.get(str(tenant), 0) >= self._most:
             self.refused[TOO_MANY.code] += 1
             raise Refused(TOO_MANY, reason=f"at most {self._most} streams of one tenant")
@@ -105,13 +105,3 @@ def _types(parameters: Mapping[str, str]) -> frozenset[str] | None:
     if not all(1 <= len(one) <= MAX_TYPE_CHARACTERS and is_safe(one) for one in types):
         raise bad("types", f"must be names of at most {MAX_TYPE_CHARACTERS} characters, with commas between them")
     return frozenset(types)
-
-
-def _last(parameters: Mapping[str, str]) -> int:
-    """How many events from before are wanted."""
-    text = parameters.get("last")
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LAST):
-        raise bad("last", f"must be a number from 1 to {MAX_LAST}")
-    return int(text)

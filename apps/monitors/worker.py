@@ -36,13 +36,14 @@ from apps.monitors.results import Results
 from apps.monitors.schedule import Monitor, Schedule
 from apps.monitors.sender import Sender
 from apps.monitors.tables import monitors, tenants, workers
+from apps.workers import nodes_of
 from bridges.database import MIGRATIONS, Database, DatabaseUnavailable
 from bridges.leases import Lease, leases
 from bridges.outbound import Outbound, PutOff
 from config.settings import Settings
 from server.logs import get_logger
 from server.notify import Notifier
-from server.supervision import cancelled, supervise
+from server.supervision import cancelled, rest, supervise
 
 LEASE = "monitor_worker"
 LOOK_SECONDS = 1.0  # between two looks at which monitors there are
@@ -70,7 +71,7 @@ class Worker:
         secret = settings.monitors_secret
         self._sender = Sender(
             self._database,
-            settings.monitors_servers or [f"http://{_connectable(settings.host)}:{settings.port}"],
+            nodes_of(settings, settings.monitors_servers),
             secret.get_secret_value() if secret else None,
             seconds=settings.monitors_broadcast_seconds,
             keep=settings.monitors_keep_results,
@@ -129,7 +130,7 @@ class Worker:
             if not said:
                 log.warning("waiting_for_database", reason=reason)
                 said = True
-            await self._unless_stopping(RETRY_SECONDS)
+            await rest(self.stopping, RETRY_SECONDS)
         return False
 
     async def _take_from_the_dead(self) -> None:
@@ -140,13 +141,6 @@ class Worker:
             if host == self._host and pid.isdigit() and not psutil.pid_exists(int(pid)):
                 mine = (leases.c.name == LEASE) & (leases.c.holder == holder)
                 await connection.execute(update(leases).where(mine).values(until=0.0))
-
-    async def _unless_stopping(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            pass
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Store what was found, let another worker go on at once, and let go of everything."""
@@ -311,9 +305,3 @@ def _has_tables(url: str) -> bool:
     except sqlite3.OperationalError:
         return False
     return found == list(ScriptDirectory(str(MIGRATIONS)).get_heads())
-
-
-def _connectable(host: str) -> str:
-    """An address that everybody listens on is nobody's to connect to."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name

@@ -18,8 +18,8 @@ from apps.prices.source import Source, Upstream
 from apps.prices.store import PriceStore
 from apps.prices.sync import Sync
 from apps.prices.tending import Tending
-from apps.prices.turn import Turn
 from apps.prices.watch import StreamQuery, Watch
+from bridges.leases import Turn
 from config.settings import Settings
 from handlers.endpoints import Endpoint
 from handlers.streams import StreamRoute

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import ujson
 
+from apps.moments import written
 from server.event import Event
 
 Period = Literal["1h", "24h", "7d", "30d", "90d", "1y", "all"]
@@ -93,7 +93,7 @@ class Price:
             "low": quote.low,
             "high_time": quote.high_time,
             "low_time": quote.low_time,
-            "timestamp": written(self.changed_ms),
+            "timestamp": written(self.changed_ms / 1_000),
         }
         return facts | {"simulated": True} if self.simulated else facts
 
@@ -113,7 +113,7 @@ class Point(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
-        return {"timestamp": written(self.at_ms), "high": self.high, "low": self.low}
+        return {"timestamp": written(self.at_ms / 1_000), "high": self.high, "low": self.low}
 
 
 def single(at_ms: int, high: int | None, low: int | None) -> Point:
@@ -149,12 +149,6 @@ def _is_newer(known: int | None, seen: int | None) -> bool:
 def topic_of(item_id: int) -> str:
     """The topic of an item's events. They are for everybody."""
     return f"items/{item_id}"
-
-
-def written(moment_ms: int) -> str:
-    """A moment as it is written everywhere: UTC, milliseconds."""
-    seconds, milliseconds = divmod(moment_ms, 1_000)
-    return f"{datetime.fromtimestamp(seconds, UTC).strftime('%Y-%m-%dT%H:%M:%S')}.{milliseconds:03}Z"
 
 
 def begin_of(moment_ms: int, step_seconds: int) -> int:

@@ -20,8 +20,8 @@ from dataclasses import replace
 from apps.prices.model import Price, Quote, advance
 from apps.prices.source import FAILURES, Source, SourceFailed
 from apps.prices.store import CHUNK, PriceStore
-from apps.prices.turn import Turn
 from bridges.database import DatabaseUnavailable
+from bridges.leases import Turn
 from server.logs import get_logger
 
 NAMES_SECONDS = 86_400.0

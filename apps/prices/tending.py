@@ -10,8 +10,8 @@ import time
 
 from apps.prices.history import History
 from apps.prices.model import tiers
-from apps.prices.turn import Turn
 from bridges.database import DatabaseUnavailable
+from bridges.leases import Turn
 from server.logs import get_logger
 
 REST_SECONDS = 60.0

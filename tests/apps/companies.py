@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.apps.asking import ask, headers_of
 from tests.faults.witnesses import Attempt
 from tests.harness.process import Node, wait_until
 from tests.harness.stream import Block, Stream
-from tests.threats.tokens import bearer, signed
 
 GENERAL = "/channels/companies/events"
 STATS, HEALTH, FLAGS = "/stream/stats", "/stream/health", "/stream/companies"
@@ -18,19 +18,6 @@ OPERATOR = {"sub": "ops", "ringcast": {"operate": True, "companies": {"publish":
 def of(company: str) -> dict[str, Any]:
     """The claims of somebody of this company."""
     return {"sub": f"somebody of {company}", "company": company}
-
-
-def headers_of(claims: dict[str, Any] | None) -> dict[str, str]:
-    return {} if claims is None else {"Authorization": bearer(signed(claims))}
-
-
-def ask(
-    node: Node, method: str, path: str, body: object = None, claims: dict[str, Any] | None = None
-) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer."""
-    headers = {"Content_Type": "application/json"} | headers_of(claims)
-    status, _, answer = node.request(method, path, json.dumps(body) if body is not None else "", **headers)
-    return status, json.loads(answer) if answer else {}
 
 
 def path_of(company: str, query: str = "") -> str:

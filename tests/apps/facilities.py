@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.apps.asking import headers_of
 from tests.harness.process import Node
 from tests.harness.stream import Stream
-from tests.threats.tokens import signed
 
 ONE = "/api/facilities/fac_001"
 SEARCH = "/api/facilities/search?lat=6.5244&lon=3.3792&radius=10"
@@ -35,9 +35,7 @@ def ask(
     node: Node, path: str, body: object = None, *, method: str = "", claims: dict[str, Any] | None = None
 ) -> Answer:
     """A GET, or a PATCH of `body`, or another method."""
-    headers = {"Content_Type": "application/json"}
-    if claims is not None:
-        headers["Authorization"] = f"Bearer {signed(claims)}"
+    headers = {"Content_Type": "application/json"} | headers_of(claims)
     method = method or ("GET" if body is None else "PATCH")
     return Answer(*node.request(method, path, "" if body is None else json.dumps(body), **headers))
 

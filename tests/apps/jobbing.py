@@ -6,20 +6,16 @@ Knows no test.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from tests.harness.process import ROOT as REPOSITORY
-from tests.harness.process import Node, wait_until
+from tests.apps.asking import ask
+from tests.apps.worker_process import WorkerProcess
+from tests.harness.local_site import LocalSite
+from tests.harness.process import Node
 from tests.harness.stream import Stream
-from tests.threats.tokens import bearer, signed
 
 ROOT = "/api/v1/jobs"
 WANTED = {"topics": ["technology"], "sources": ["techcrunch", "ars-technica"]}
@@ -34,17 +30,6 @@ ARTICLE = """<!doctype html><html><head><title>Storage &amp; power</title><style
 <script>document.write("<p>nothing of this is text</p>")</script>
 <p>Nobody knows yet what becomes of old batteries, but two companies want to use their metals again.</p>
 </body></html>"""
-
-
-def ask(
-    node: Node, method: str, path: str, body: object = None, claims: dict[str, Any] | None = None
-) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer."""
-    headers = {"Content_Type": "application/json"}
-    if claims is not None:
-        headers["Authorization"] = bearer(signed(claims))
-    status, _, answer = node.request(method, path, json.dumps(body) if body is not None else "", **headers)
-    return status, json.loads(answer) if answer else {}
 
 
 def begun(node: Node, claims: dict[str, Any] | None = None, **wanted: object) -> str:
@@ -95,7 +80,7 @@ def last_id(stream: Stream) -> str:
     return ids[-1]
 
 
-class Site:
+class Site(LocalSite):
     """A web site on this machine: `pages` by path, each a status, a content type and a body. While `closed` is set
     nobody gets an answer."""
 
@@ -118,65 +103,18 @@ class Site:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        super().__init__(Answers, forgiving=True)
 
     def url(self, path: str = "/article") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return self.root + path
 
     def close(self) -> None:
         self.open.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().close()
 
 
-class Worker:
+class Worker(WorkerProcess):
     """`ringcast job-worker` in a folder, with these settings."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.log_path = folder / f"job-worker-{uuid.uuid4().hex[:6]}.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Worker:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
-        env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
-        env |= {"PYTHONPATH": str(REPOSITORY)}
-        command = [sys.executable, "-m", "server", "job-worker"]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        return self
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def wait_log(self, text: str, seconds: float = 20) -> None:
-        """Wait until it has said something."""
-        wait_until(lambda: text in self.log(), seconds, f"{text!r} in {self.log_path}: {self.log()}")
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def stop(self) -> int:
-        """SIGTERM and wait; the exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-    def kill(self) -> None:
-        """SIGKILL and wait, if it runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
+        super().__init__("job-worker", folder, **settings)

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.apps.worker_process import WorkerProcess
 from tests.conftest import StartNode
-from tests.harness.postgres import PostgresServer
-from tests.harness.process import ROOT, Node, wait_until
+from tests.harness.local_site import LocalSite
+from tests.harness.process import Node
 from tests.harness.stream import Block, Stream
 
 PASSWORD = "correct horse"
@@ -42,15 +36,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def new_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> str:
-    """The setting of an empty database of this kind."""
-    if kind == "sqlite":
-        return f"sqlite:{folder}/monitors.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.url(f"monitors_{uuid.uuid4().hex[:12]}")
-
-
-class Site:
+class Site(LocalSite):
     """A web site on this machine. `status` and `delay_seconds` may be changed at any time; `paths` are what was asked
     for."""
 
@@ -72,22 +58,10 @@ class Site:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        super().__init__(Answers)
 
     def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        return self.root + path
 
 
 class Answer:
@@ -176,44 +150,11 @@ def body_of(block: Block) -> Any:
     return json.loads(block.data or "")
 
 
-class Worker:
+class Worker(WorkerProcess):
     """`ringcast monitor-worker` in a folder, with these settings."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        self.settings = SETTINGS | settings
-        self.folder = folder
-        self.log_path = folder / f"worker-{uuid.uuid4().hex[:6]}.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Worker:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
-        env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
-        env |= {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "server", "monitor-worker"]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        return self
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def wait_log(self, text: str, seconds: float = 20) -> None:
-        """Wait until it has said something."""
-        wait_until(lambda: text in self.log(), seconds, f"{text!r} in {self.log_path}: {self.log()}")
-
-    def stop(self) -> int:
-        """SIGTERM and wait; the exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-    def kill(self) -> None:
-        """SIGKILL and wait, if it runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
+        super().__init__("monitor-worker", folder, **SETTINGS | settings)
 
 
 class Seen:
@@ -246,21 +187,6 @@ def following(stream: Stream, count: int, kinds: tuple[str, ...] = ()) -> list[B
 
 def ready(node: Node) -> Any:
     return json.loads(node.get("/ready")[2])["checks"]
-
-
-@contextlib.contextmanager
-def starting(folder: Path) -> Iterator[StartNode]:
-    """As the fixture `node`, for more than one test."""
-    started: list[Node] = []
-
-    def start(*, port: int | None = None, **settings: object) -> Node:
-        started.append(Node(folder, port=port, **settings))
-        return started[-1].start()
-
-    yield start
-    for server in started:
-        if server.process is not None:
-            server.kill()
 
 
 class Ground:

@@ -8,16 +8,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import threading
 import time
-import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-import pytest
-
-from tests.harness.postgres import PostgresServer
+from tests.harness.local_site import LocalSite
 from tests.harness.process import Node
 from tests.harness.stream import Block, Stream
 
@@ -34,15 +29,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def new_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> str:
-    """The setting of an empty database of this kind."""
-    if kind == "sqlite":
-        return f"sqlite:{folder}/prices-{uuid.uuid4().hex[:12]}.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.url(f"prices_{uuid.uuid4().hex[:12]}")
-
-
-class Api:
+class Api(LocalSite):
     """An API of prices. `trade` changes a price; what `answer` is set to comes instead of prices: a status, bytes of a
     body, or seconds to wait. `asked` are the requests for prices: their headers."""
 
@@ -91,14 +78,8 @@ class Api:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        super().__init__(Answers)
+        self.url = f"{self.root}/v1"
 
     def trade(self, item: int, high: int | None = None, low: int | None = None) -> None:
         """Somebody paid `high`, or got `low`; the other side stays."""
@@ -109,11 +90,6 @@ class Api:
         if low is not None:
             entry |= {"low": low, "lowTime": self.clock}
         self.prices = self.prices | {str(item): entry}
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
 
 
 def ask(node: Node, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:

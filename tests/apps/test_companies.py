@@ -15,15 +15,14 @@ import pytest
 from apps.companies.application import Companies
 from config.settings import Settings
 from server.serving import policy_of
+from tests.apps.asking import ask, headers_of
 from tests.apps.companies import (
     FLAGS,
     GENERAL,
     HEALTH,
     OPERATOR,
     STATS,
-    ask,
     data,
-    headers_of,
     metric,
     of,
     opened,
@@ -32,9 +31,9 @@ from tests.apps.companies import (
     until_stats,
     values,
 )
-from tests.conftest import StartNode
+from tests.conftest import StartNode, starting
 from tests.faults.witnesses import Attempt
-from tests.harness.postgres import PostgresServer
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 
@@ -42,22 +41,11 @@ SETTINGS = {"apps": "companies", "simulate": False, "jwt_secret": TOKEN_SECRET, 
 Start = Callable[..., Node]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     """Starts nodes over one database."""
-    database = f"sqlite:{tmp_path}/companies.db"
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        database = server.url(f"companies_{abs(hash(tmp_path)):x}")
-    nodes: list[Node] = []
-
-    def begin(**settings: object) -> Node:
-        nodes.append(Node(tmp_path, **SETTINGS | {"database": database} | settings).start())
-        return nodes[-1]
-
-    yield begin
-    for node in nodes:
-        node.kill()
+    with starting(tmp_path, **SETTINGS, database=new_database(request, request.param, tmp_path)) as begin:
+        yield begin
 
 
 @pytest.fixture(scope="module")

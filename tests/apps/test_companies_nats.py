@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.apps.companies import HEALTH, OPERATOR, ask, data, headers_of, metric, of, opened, until_stats, values
+from tests.apps.asking import ask, headers_of
+from tests.apps.companies import HEALTH, OPERATOR, data, metric, of, opened, until_stats, values
 from tests.conftest import StartNode
 from tests.harness.nats import NatsServer
 from tests.harness.process import TOKEN_SECRET, Node, wait_until

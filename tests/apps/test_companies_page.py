@@ -5,55 +5,31 @@ state, a token where one is needed. A page that made the browser complain fails 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.apps.companies import FLAGS, OPERATOR, ask, of, publish
-from tests.browser.chromium import Chromium, Page
+from tests.apps.asking import ask
+from tests.apps.companies import FLAGS, OPERATOR, of, publish
+from tests.apps.tabs import Tabs, wait_text
+from tests.browser.chromium import Page
 from tests.conftest import StartNode
 from tests.harness.process import TOKEN_SECRET, Node
 from tests.threats.tokens import signed
 
 SETTINGS = {"apps": "companies", "simulate": False, "drain_seconds": 0}
-_BEFORE = """
-window.complaints = [];
-addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
-"""
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("companies-chromium")) as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(chromium: Chromium) -> Iterator[Open]:
+def visit(tabs: Tabs) -> Open:
     """`visit(node, "a")` opens the page of a company."""
-    opened: list[Page] = []
 
     def open_page(node: Node, company: str = "") -> Page:
-        page = chromium.page("about:blank")
-        opened.append(page)
-        page.call("Page.enable")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
-        page.open(f"{node.url}/apps/companies/{company and '#' + company}")
-        return page
+        return tabs.open(f"{node.url}/apps/companies/{company and '#' + company}")
 
-    yield open_page
-    complaints = [page.run("window.complaints") for page in opened]
-    for page in opened:
-        page.close()
-    assert complaints == [[] for _ in opened]
-
-
-def wait_text(page: Page, selector: str, wanted: str) -> None:
-    page.wait(f"document.querySelector({json.dumps(selector)})?.textContent === {json.dumps(wanted)}")
+    return open_page
 
 
 def say(node: Node, company: str, kind: str, **facts: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from apps.facilities import replies
 from tests.apps.facilities import LAGOS, ONE, OPERATOR, SEARCH, SETTINGS, STREAM, ask, change, told
 from tests.conftest import StartNode
 from tests.faults.witnesses import Attempt
-from tests.harness.postgres import PostgresServer
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
@@ -25,20 +24,14 @@ WAIYEVO, MATEI = "fac_304", "fac_306"  # on the two sides of the date line, 18 k
 LONGYEARBYEN = "fac_320"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """One node for all tests of a database: each changes facilities of its own."""
     folder = tmp_path_factory.mktemp("facilities")
-    database = f"sqlite:{folder}/facilities.db"
-    if request.param == "postgresql":
-        database = new_database(request.getfixturevalue("postgres"))
+    database = new_database(request, request.param, folder)
     node = Node(folder, database=database, heartbeat_seconds=0.5, **SETTINGS).start()
     yield node
     node.kill()
-
-
-def new_database(postgres: PostgresServer) -> str:
-    return postgres.url(f"facilities_{uuid.uuid4().hex[:12]}")
 
 
 @contextlib.contextmanager
@@ -316,9 +309,9 @@ def test_everybody_reads_and_operators_change(node: StartNode) -> None:
 
 
 @pytest.fixture
-def start(postgres: PostgresServer, node: StartNode) -> Callable[..., Node]:
+def start(request: pytest.FixtureRequest, node: StartNode, tmp_path: Path) -> Callable[..., Node]:
     """Starts nodes over one database, which takes PostgreSQL."""
-    database = new_database(postgres)
+    database = new_database(request, "postgresql", tmp_path)
     return lambda **settings: node(**SETTINGS | {"database": database} | settings)
 
 

@@ -4,7 +4,6 @@ state. A page that made the browser complain fails its test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,44 +11,23 @@ from typing import Any
 import pytest
 
 from tests.apps.facilities import SETTINGS, change
-from tests.browser.chromium import Chromium, Page
+from tests.apps.tabs import Tabs, wait_text
+from tests.browser.chromium import Page
 from tests.conftest import StartNode
 from tests.harness.process import Node
 
-_BEFORE = """
-window.complaints = [];
-addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
-"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("facilities-chromium")) as browser:
-        yield browser
-
 
 @pytest.fixture
-def board(chromium: Chromium) -> Iterator[Any]:
+def board(tabs: Tabs) -> Any:
     """`board(node)` opens the page, and waits until it is live."""
-    opened: list[Page] = []
 
     def open_board(node: Node, place: str = "") -> Page:
-        page = chromium.page("about:blank")
-        opened.append(page)
-        page.call("Page.enable")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
-        page.open(f"{node.url}/apps/facilities/{place}")
-        wait_text(page, "state-text", "Live")
+        page = tabs.open(f"{node.url}/apps/facilities/{place}")
+        wait_text(page, "#state-text", "Live")
         page.wait("document.querySelectorAll('.row').length > 0")
         return page
 
-    yield open_board
-    complaints = [page.run("window.complaints") for page in opened]
-    for page in opened:
-        page.close()
-    assert complaints == [[] for _ in opened]
+    return open_board
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node = Node(folder, database=f"sqlite:{folder}/facilities.db", **SETTINGS).start()
     yield node
     node.kill()
-
-
-def wait_text(page: Page, name: str, wanted: str) -> None:
-    page.wait(f"document.getElementById({json.dumps(name)}).textContent === {json.dumps(wanted)}")
 
 
 def test_a_change_is_seen_at_once_on_the_map_and_in_the_list(server: Node, board: Any) -> None:
@@ -75,7 +49,7 @@ def test_a_change_is_seen_at_once_on_the_map_and_in_the_list(server: Node, board
     page.wait("document.getElementById('dot-fac_001').dataset.capacity === 'full'")
     page.wait("document.querySelector('#row-fac_001 .wait').textContent === '123 min'")
     assert page.run("document.querySelector('#row-fac_001 .capacity').textContent") == "full"
-    wait_text(page, "full", "1")
+    wait_text(page, "#full", "1")
     assert "simulated" not in page.run("document.querySelector('#row-fac_001 .meta').textContent")
     assert page.run("document.querySelectorAll('#changes li').length") == 1
     page.run("document.getElementById('dot-fac_001').dispatchEvent(new MouseEvent('click'))")
@@ -90,10 +64,10 @@ def test_a_place_is_looked_up_and_shown(server: Node, board: Any) -> None:
     page.wait("document.getElementById('problem').textContent === 'No place is called Waiyevo.'")
     page.run("document.getElementById('place').value = 'lond'")
     page.run("document.getElementById('chooser').requestSubmit()")
-    wait_text(page, "title", "25 km around London")
-    wait_text(page, "count", "42 facilities")
+    wait_text(page, "#title", "25 km around London")
+    wait_text(page, "#count", "42 facilities")
     line = board(server, "#name=Taveuni&latitude=-16.75&longitude=180&radius=50")
-    wait_text(line, "count", "4 facilities")
+    wait_text(line, "#count", "4 facilities")
     across = line.run("[...document.querySelectorAll('#dots circle')].map((dot) => Number(dot.getAttribute('cx')))")
     assert min(across) < 0 < max(across)
     assert all(-50 < one < 50 for one in across)
@@ -108,7 +82,7 @@ def test_the_page_comes_back_after_the_server_does(node: StartNode, board: Any, 
     again = node(**settings, port=started.port)
     change(again, avg_wait_minutes=321)
     page.run("document.getElementById('reconnect').click()")
-    wait_text(page, "state-text", "Live")
+    wait_text(page, "#state-text", "Live")
     page.wait("document.querySelector('#row-fac_001 .wait').textContent === '321 min'")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from bridges.database import Database, DatabaseUnavailable
 from handlers.answers import Refused
 from handlers.streams import StreamCall
 from server.event import Event
-from tests.harness.postgres import PostgresServer
+from tests.harness.databases import DATABASES, new_database
 
 
 class Written:
@@ -40,12 +39,9 @@ class Written:
         pass
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    if request.param == "sqlite":
-        return Database(f"sqlite:{tmp_path}/facilities.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return Database(server.url(f"facilities_{uuid.uuid4().hex[:12]}"))
+    return Database(new_database(request, request.param, tmp_path))
 
 
 def renamed(before: Facility) -> Facility:

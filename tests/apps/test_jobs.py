@@ -11,35 +11,21 @@ from typing import Any
 import pytest
 
 from apps.jobs.application import Jobs
-from tests.apps.jobbing import (
-    DONE,
-    OPERATOR,
-    ROOT,
-    WANTED,
-    WORKING,
-    ask,
-    begun,
-    last_id,
-    report,
-    states,
-    states_to_the_end,
-)
+from tests.apps.asking import ask
+from tests.apps.jobbing import DONE, OPERATOR, ROOT, WANTED, WORKING, begun, last_id, report, states, states_to_the_end
 from tests.faults.witnesses import Attempt
-from tests.harness.postgres import PostgresServer
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.threats.tokens import bearer, signed
 
 ABANDONED_SECONDS = 2
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node over one of the databases, which all tests here use."""
     folder = tmp_path_factory.mktemp("jobs")
-    database = f"sqlite:{folder}/jobs.db"
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        database = server.url("jobs")
+    database = new_database(request, request.param, folder)
     settings: dict[str, Any] = {"jobs_abandoned_seconds": ABANDONED_SECONDS, "jobs_per_minute": 10_000}
     started = Node(folder, apps="jobs", simulate=False, database=database, **settings).start()
     yield started
@@ -137,6 +123,8 @@ def test_reports_that_are_no_news_or_come_too_late_change_nothing(node: Node) ->
         (WORKING | {"progress": "many"}, 422, "progress"),
         (WORKING | {"status": "paused"}, 422, "status"),
         (WORKING | {"timestamp": "yesterday"}, 422, "timestamp"),
+        (WORKING | {"timestamp": "9999-12-31T23:59:59-05:00"}, 422, "timestamp"),
+        (WORKING | {"timestamp": "0001-01-01T00:00:00+05:00"}, 422, "timestamp"),
         (WORKING | {"jobId": "another"}, 422, "jobId"),
         (WORKING | {"data": {"x": "y" * 20_000}}, 422, "data"),
         ({"progress": 1}, 422, "status"),

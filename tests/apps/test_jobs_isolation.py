@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.apps.jobbing import DONE, OPERATOR, ROOT, WORKING, ask, begun, last_id, report, states, states_to_the_end
+from tests.apps.asking import ask
+from tests.apps.jobbing import DONE, OPERATOR, ROOT, WORKING, begun, last_id, report, states, states_to_the_end
 from tests.faults.witnesses import Attempt
 from tests.harness.process import TOKEN_SECRET, Node
 from tests.threats.tokens import bearer, signed

@@ -4,53 +4,32 @@ A page that made the browser complain fails its test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apps.jobbing import DONE, OPERATOR, ROOT, WORKING, Worker, ask, begun, job, report, states_to_the_end
-from tests.browser.chromium import Chromium, Page
+from tests.apps.asking import ask
+from tests.apps.jobbing import DONE, OPERATOR, ROOT, WORKING, Worker, begun, job, report, states_to_the_end
+from tests.apps.tabs import Tabs, fill, wait_text
+from tests.browser.chromium import Page
 from tests.conftest import StartNode
 from tests.faults.witnesses import Attempt
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.threats.tokens import signed
 
-_BEFORE = """
-window.complaints = [];
-addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
-"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("jobs-chromium")) as browser:
-        yield browser
-
 
 @pytest.fixture
-def desk(chromium: Chromium) -> Iterator[Any]:
+def desk(tabs: Tabs) -> Any:
     """`desk(node)` opens the page."""
-    opened: list[Page] = []
 
     def open_desk(node: Node) -> Page:
-        page = chromium.page("about:blank")
-        opened.append(page)
-        page.call("Page.enable")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
-        page.open(f"{node.url}/apps/jobs/")
+        page = tabs.open(f"{node.url}/apps/jobs/")
         page.wait("!document.getElementById('door').hidden || !document.getElementById('desk').hidden")
         return page
 
-    yield open_desk
-    complaints = [page.run("window.complaints") for page in opened]
-    for page in opened:
-        page.close()
-    assert complaints == [[] for _ in opened]
+    return open_desk
 
 
 @pytest.fixture
@@ -64,16 +43,6 @@ def jobs_node(node: StartNode, tmp_path: Path) -> StartNode:
     return start
 
 
-def wait_text(page: Page, name: str, wanted: str) -> None:
-    page.wait(f"document.getElementById({json.dumps(name)})?.textContent === {json.dumps(wanted)}")
-
-
-def fill(page: Page, form: str, **fields: str) -> None:
-    for name, value in fields.items():
-        page.run(f"document.getElementById('{form}').elements['{name}'].value = {json.dumps(value)}")
-    page.run(f"document.getElementById('{form}').requestSubmit()")
-
-
 def test_a_job_is_started_and_its_progress_and_result_appear(jobs_node: StartNode, desk: Any) -> None:
     """J1-J3 in a browser: the stages, what was said, the summary, the end of the stream; and the connection's state
     when the server goes and comes back."""
@@ -82,8 +51,8 @@ def test_a_job_is_started_and_its_progress_and_result_appear(jobs_node: StartNod
     assert page.run("document.getElementById('no-job').hidden") is False
     assert page.run("document.getElementById('no-worker').hidden") is False
     fill(page, "start", topics="energy, grids", text="A text about energy.", sources="http://example.com/a")
-    wait_text(page, "state-text", "Live")
-    wait_text(page, "job-status", "pending")
+    wait_text(page, "#state-text", "Live")
+    wait_text(page, "#job-status", "pending")
     [started] = ask(node, "GET", ROOT)[1]["jobs"]
     assert (started["topics"], started["texts"], started["sources"]) == (
         ["energy", "grids"],
@@ -91,16 +60,16 @@ def test_a_job_is_started_and_its_progress_and_result_appear(jobs_node: StartNod
         ["http://example.com/a"],
     )
     assert report(node, started["jobId"], WORKING) == 200
-    wait_text(page, "percent", "40 %")
-    wait_text(page, "message", "2 of 5")
+    wait_text(page, "#percent", "40 %")
+    wait_text(page, "#message", "2 of 5")
     assert page.run("document.querySelector('.stages .now').dataset.stage") == "processing-articles"
     node.kill()
     page.wait("['waiting', 'offline'].includes(document.getElementById('state').dataset.state)")
     node.start()
-    wait_text(page, "state-text", "Live")
+    wait_text(page, "#state-text", "Live")
     said = {"summary": [{"source": "text 1", "text": "<b>Energy</b> is there."}], "keywords": ["energy"]}
     assert report(node, started["jobId"], DONE | {"data": said}) == 200
-    wait_text(page, "state-text", "The job has ended")
+    wait_text(page, "#state-text", "The job has ended")
     assert page.run("document.querySelector('#summary li').textContent") == "<b>Energy</b> is there.text 1"
     assert page.run("document.getElementById('simulated').hidden") is True
     assert page.run("document.querySelector('#jobs li').dataset.status") == "completed"
@@ -108,10 +77,10 @@ def test_a_job_is_started_and_its_progress_and_result_appear(jobs_node: StartNod
     failed = begun(node)
     report(node, failed, {"status": "failed", "progress": 55, "stage": "failed", "message": "no", "data": {}})
     page.run("location.reload()")
-    wait_text(page, "job-status", "failed")
+    wait_text(page, "#job-status", "failed")
     page.run("document.querySelectorAll('#jobs button')[1].click()")
-    wait_text(page, "job-status", "completed")
-    wait_text(page, "state-text", "The job has ended")
+    wait_text(page, "#job-status", "completed")
+    wait_text(page, "#state-text", "The job has ended")
 
 
 def test_where_there_is_a_key_a_token_says_whose_jobs_these_are(jobs_node: StartNode, desk: Any) -> None:
@@ -126,10 +95,10 @@ def test_where_there_is_a_key_a_token_says_whose_jobs_these_are(jobs_node: Start
     fill(page, "bring-token", token=signed({"sub": "mine"}))
     page.wait("!document.getElementById('desk').hidden")
     fill(page, "start", topics="mine", sources="x")
-    wait_text(page, "state-text", "Live")
+    wait_text(page, "#state-text", "Live")
     [started] = ask(node, "GET", ROOT, claims={"sub": "mine"})[1]["jobs"]
     assert report(node, started["jobId"], WORKING, OPERATOR) == 200
-    wait_text(page, "percent", "40 %")
+    wait_text(page, "#percent", "40 %")
     assert "secret" not in page.run("document.body.textContent")
     page.run("document.getElementById('leave').click()")
     page.wait("!document.getElementById('door').hidden")
@@ -150,7 +119,7 @@ def test_without_a_worker_a_job_is_simulated_and_says_so(pretending: Node, desk:
     page = desk(pretending)
     fill(page, "start", topics="energy", sources="techcrunch\nars-technica")
     page.wait("!document.getElementById('simulated').hidden")
-    wait_text(page, "job-status", "completed")
+    wait_text(page, "#job-status", "completed")
     assert page.run("document.getElementById('simulated').hidden") is False
     [done] = ask(pretending, "GET", ROOT)[1]["jobs"]
     assert done["data"]["simulated"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -10,11 +11,12 @@ from typing import Any, cast
 import pytest
 
 from apps.jobs import reporting
-from apps.jobs.model import first_state, written
+from apps.jobs.model import first_state
 from apps.jobs.nodes import Away, Nodes, Refusal
 from apps.jobs.reporting import Lost, Teller
+from apps.moments import written
 
-NOW = written(datetime.now(UTC))
+NOW = written(time.time())
 
 
 class Way:

@@ -12,17 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from config.settings import Settings
-from tests.apps.jobbing import (
-    ARTICLE,
-    OPERATOR,
-    ROOT,
-    Site,
-    Worker,
-    begun,
-    job,
-    states,
-    states_to_the_end,
-)
+from tests.apps.jobbing import ARTICLE, OPERATOR, ROOT, Site, Worker, begun, job, states, states_to_the_end
+from tests.conftest import StartNode, starting
 from tests.faults.witnesses import Attempt
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
@@ -33,21 +24,13 @@ from tests.threats.tokens import bearer, signed
 STAGES = ["queued", "retrieving-content", "processing-articles", "generating-summary", "done"]
 ABANDONED_SECONDS = 2
 StartWorker = Callable[..., Worker]
-StartNode = Callable[..., Node]
 
 
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[StartNode]:
     """Starts nodes with other settings."""
-    started: list[Node] = []
-
-    def start(**settings: object) -> Node:
-        started.append(Node(tmp_path, **settings).start())
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
+    with starting(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.apps.monitoring import SECRET, SETTINGS, Ground, Seen, following, register, starting
-from tests.conftest import StartNode
+from tests.apps.monitoring import SECRET, SETTINGS, Ground, Seen, following, register
+from tests.conftest import StartNode, starting
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node, wait_until
 
 CHECKS = ("monitor_check",)
-
-
-@pytest.fixture
-def ground(node: StartNode, tmp_path: Path) -> Iterator[Ground]:
-    with Ground(node, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +48,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Grou
         kept = {monitor_id: tenant.kept(monitor_id) for monitor_id in monitors}
         final = lasting.worker(tenant.node)  # what the last one has left
         seen.until(lambda: all(kept[one][-1] in seen.checks(one) for one in monitors))
-        assert final.stop() == 0
+        final.kill()
     for monitor_id in monitors:
         assert seen.checks(monitor_id)[: len(kept[monitor_id])] == kept[monitor_id]
     assert Counter(block.id for block in seen.blocks).most_common(1)[0][1] == 1

@@ -11,18 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.apps.monitoring import (
-    PASSWORD,
-    SETTINGS,
-    Answer,
-    Tenant,
-    ask,
-    body_of,
-    broadcast,
-    following,
-    new_database,
-    register,
-)
+from tests.apps.monitoring import PASSWORD, SETTINGS, Answer, Tenant, ask, body_of, broadcast, following, register
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import TOKEN_SECRET, Node
 from tests.harness.stream import Stream
 from tests.threats.tokens import bearer, signed
@@ -76,7 +66,7 @@ class Foreign:
             assert mark not in text, (what, text)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """With a key, so that the engine's own endpoints are closed too."""
     folder = tmp_path_factory.mktemp("monitors")

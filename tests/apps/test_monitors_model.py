@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from apps.monitors.alerts import GOOD_SHARE, Rule, opens, resolves
 from apps.monitors.checker import Checker
 from apps.monitors.limits import MAX_KEYS, Buckets
-from apps.monitors.model import FACTS, NewRule, Outcome, Said, rule_problem, written
+from apps.monitors.model import FACTS, NewRule, Outcome, Said, rule_problem
 from apps.monitors.results import Results
 from apps.monitors.schedule import (
     FULL_SECONDS,
@@ -213,10 +213,6 @@ def test_what_the_worker_reports_has_to_be_valid(kind: str, data: dict[str, Any]
     with pytest.raises(ValidationError) as caught:
         FACTS[kind].model_validate(data)
     assert field in {error["loc"][0] for error in caught.value.errors()}
-
-
-def test_times_are_utc() -> None:
-    assert written(0.0) == "1970-01-01T00:00:00.000Z"
 
 
 # --- the schedule

@@ -12,44 +12,23 @@ from typing import Any
 import pytest
 
 from tests.apps.monitoring import PASSWORD, SETTINGS, Tenant, ask, broadcast, register
-from tests.browser.chromium import Chromium, Page
+from tests.apps.tabs import Tabs, fill, text, wait_text
+from tests.browser.chromium import Page
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
 from tests.harness.stream import Stream
 
-_BEFORE = """
-window.complaints = [];
-addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
-"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("monitors-chromium")) as browser:
-        yield browser
-
 
 @pytest.fixture
-def board(chromium: Chromium) -> Iterator[Any]:
+def board(tabs: Tabs) -> Any:
     """`board(node)` opens the page."""
-    opened: list[Page] = []
 
     def open_board(node: Node) -> Page:
-        page = chromium.page("about:blank")
-        opened.append(page)
-        page.call("Page.enable")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
-        page.open(f"{node.url}/apps/monitors/")
+        page = tabs.open(f"{node.url}/apps/monitors/")
         page.wait("!document.getElementById('door').hidden || !document.getElementById('board').hidden")
         return page
 
-    yield open_board
-    complaints = [page.run("window.complaints") for page in opened]
-    for page in opened:
-        page.close()
-    assert complaints == [[] for _ in opened]
+    return open_board
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +38,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node.kill()
 
 
-def text(page: Page, name: str) -> Any:
-    return page.run(f"document.getElementById({json.dumps(name)}).textContent")
-
-
-def wait_text(page: Page, name: str, wanted: str) -> None:
-    page.wait(f"document.getElementById({json.dumps(name)}).textContent === {json.dumps(wanted)}")
-
-
-def fill(page: Page, form: str, **fields: str) -> None:
-    for name, value in fields.items():
-        page.run(f"document.getElementById('{form}').elements['{name}'].value = {json.dumps(value)}")
-    page.run(f"document.getElementById('{form}').requestSubmit()")
-
-
 def sign_in(page: Page, tenant: Tenant) -> None:
     fill(page, "sign-in", email=tenant.email, password=PASSWORD)
-    wait_text(page, "state-text", "Live")
+    wait_text(page, "#state-text", "Live")
 
 
 def test_the_demo_is_there_and_moves(node: StartNode, board: Any) -> None:
@@ -83,8 +48,8 @@ def test_the_demo_is_there_and_moves(node: StartNode, board: Any) -> None:
     started = node(**SETTINGS | {"simulate": True, "monitors_simulated_seconds": 0.05})
     page = board(started)
     page.run("document.getElementById('enter-demo').click()")
-    wait_text(page, "state-text", "Live")
-    wait_text(page, "all", "8")
+    wait_text(page, "#state-text", "Live")
+    wait_text(page, "#all", "8")
     page.wait("document.querySelectorAll('.spark .line').length >= 8")
     page.wait("[...document.querySelectorAll('.status')].every((one) => one.textContent.endsWith('simulated'))")
     page.run("window.before = document.getElementById('monitors').textContent")
@@ -113,8 +78,8 @@ def test_one_registers_adds_a_monitor_and_sees_what_is_found(server: Node, board
     page = board(server)
     page.run("document.getElementById('other-way').click()")
     fill(page, "sign-in", email="page@example.com", password=PASSWORD, tenant_name="Page & Sons <b>")
-    wait_text(page, "state-text", "Live")
-    wait_text(page, "tenant", "Page & Sons <b>")
+    wait_text(page, "#state-text", "Live")
+    wait_text(page, "#tenant", "Page & Sons <b>")
     fill(page, "add", name="<b>Shop</b>", url="https://shop.example:22/", interval_seconds="30")
     page.wait("document.getElementById('add-problem').textContent.startsWith('url: port 22')")
     fill(page, "add", name="<b>Shop</b>", url="https://shop.example/", interval_seconds="30")
@@ -129,17 +94,17 @@ def test_the_board_follows_the_stream(server: Node, board: Any) -> None:
     monitor = tenant.monitor("http://shop.example/", name="Shop")
     page = board(server)
     sign_in(page, tenant)
-    wait_text(page, "all", "1")
+    wait_text(page, "#all", "1")
 
     def check(second: int, **facts: object) -> None:
         data = {"monitor_id": monitor["id"], "monitor_name": "Shop", "checked_at": f"2026-01-01T00:00:{second:02}.000Z"}
         assert broadcast(server, tenant.number, data | facts).status == 200
 
     check(1, success=True, status_code=200, response_time_ms=123)
-    wait_text(page, "up", "1")
+    wait_text(page, "#up", "1")
     assert page.run("document.querySelector('.time').textContent") == "123 ms"
     check(2, success=False, error_message="HTTP status 503")
-    wait_text(page, "down", "1")
+    wait_text(page, "#down", "1")
     assert page.run("document.querySelector('.monitor .url').textContent") == "HTTP status 503"
     assert page.run("document.querySelectorAll('.spark .fail').length") == 1
     foreign = register(server)
@@ -147,7 +112,7 @@ def test_the_board_follows_the_stream(server: Node, board: Any) -> None:
         server, foreign.number, {"monitor_id": monitor["id"], "success": True, "checked_at": "2026-01-01T00:01:00Z"}
     )
     check(3, success=True, response_time_ms=7)
-    wait_text(page, "up", "1")
+    wait_text(page, "#up", "1")
     assert page.run("document.querySelector('.uptime').textContent") == "67 % of 3"
 
 
@@ -159,7 +124,7 @@ def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any,
     monitor = tenant.monitor("http://shop.example/")
     page = board(started)
     sign_in(page, tenant)
-    wait_text(page, "all", "1")
+    wait_text(page, "#all", "1")
     started.kill()
     page.wait("document.getElementById('state').dataset.state === 'waiting'")
     assert text(page, "state-text").startswith("Connection lost, next attempt in")
@@ -167,8 +132,8 @@ def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any,
     data = {"monitor_id": monitor["id"], "success": False, "checked_at": "2026-01-01T00:00:00Z"}
     assert broadcast(again, tenant.number, data).status == 200
     page.run("document.getElementById('reconnect').click()")
-    wait_text(page, "state-text", "Live")
-    wait_text(page, "down", "1")
+    wait_text(page, "#state-text", "Live")
+    wait_text(page, "#down", "1")
 
 
 def test_who_signs_in_next_sees_nothing_of_who_was_there_before(server: Node, board: Any) -> None:
@@ -177,14 +142,14 @@ def test_who_signs_in_next_sees_nothing_of_who_was_there_before(server: Node, bo
     tenant.monitor("http://first.example/", name="First shop")
     page = board(server)
     sign_in(page, tenant)
-    wait_text(page, "all", "1")
+    wait_text(page, "#all", "1")
     page.run("document.getElementById('leave').click()")
     page.wait("!document.getElementById('door').hidden")
     for mark in ("First shop", "first.example", "The first one"):
         assert mark not in page.run("document.body.textContent")
     assert page.run("document.getElementById('sign-in').elements.password.value") == ""
     sign_in(page, register(server))
-    wait_text(page, "all", "0")
+    wait_text(page, "#all", "0")
 
 
 def test_a_session_that_is_over_leads_to_the_door(server: Node, board: Any) -> None:
@@ -196,7 +161,7 @@ def test_a_session_that_is_over_leads_to_the_door(server: Node, board: Any) -> N
     page.wait("!document.getElementById('door').hidden")
     assert "Signed out" in text(page, "sign-in-problem") or "over" in text(page, "sign-in-problem")
     fill(page, "sign-in", email=tenant.email, password="not the password")
-    wait_text(page, "sign-in-problem", "the e-mail address or the password is wrong")
+    wait_text(page, "#sign-in-problem", "the e-mail address or the password is wrong")
 
 
 def test_the_page_s_files_allow_no_script_but_their_own(server: Node) -> None:

@@ -23,7 +23,7 @@ from apps.monitors.model import NewMonitor, NewRule, Outcome, Said
 from apps.monitors.recorder import TRIM_EVERY, Recorder
 from apps.monitors.store import MonitorStore
 from bridges.database import Database, metadata
-from tests.apps.monitoring import new_database
+from tests.harness.databases import DATABASES, new_database
 
 
 class Recording:
@@ -70,7 +70,7 @@ class _Said:
         return found
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One of each kind: every test has a tenant of its own in it."""
     return new_database(request, request.param, tmp_path_factory.mktemp("recording"))

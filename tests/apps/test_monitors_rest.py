@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from apps.monitors.handlers import CHANGES_AT_ONCE
-from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, following, new_database, register
+from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, following, register
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import Node
 
 MONITORS, RULES, INCIDENTS = "/api/v1/monitors", "/api/v1/alert-rules", "/api/v1/incidents"
@@ -27,7 +28,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node.kill()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """With either database."""
     if request.param == "sqlite":

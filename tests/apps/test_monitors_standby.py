@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-
-import pytest
 
 from tests.apps.monitoring import Ground, Seen, body_of, following, ready, register
-from tests.conftest import StartNode
 from tests.harness.process import free_port, wait_until
 
 CHECKS = ("monitor_check",)
-
-
-@pytest.fixture
-def ground(node: StartNode, tmp_path: Path) -> Iterator[Ground]:
-    with Ground(node, tmp_path) as made:
-        yield made
 
 
 def test_while_the_server_is_away_results_are_bounded_and_what_goes_is_said(ground: Ground) -> None:

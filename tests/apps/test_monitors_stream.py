@@ -11,17 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.apps.monitoring import (
-    SETTINGS,
-    Tenant,
-    ask,
-    body_of,
-    broadcast,
-    following,
-    new_database,
-    register,
-)
+from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, broadcast, following, register
 from tests.conftest import StartNode
+from tests.harness.databases import new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream

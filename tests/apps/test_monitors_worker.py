@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apps.monitoring import Ground, Site, Worker, body_of, following, new_database, register, starting
-from tests.conftest import StartNode
+from tests.apps.monitoring import Ground, Site, Worker, body_of, following, register
+from tests.conftest import starting
+from tests.harness.databases import DATABASES, new_database
+from tests.harness.local_site import LocalSite
 from tests.harness.process import Node, free_port
 from tests.harness.stream import Block
 from tests.nginx.certificate import make_certificate
@@ -23,14 +24,8 @@ CHECKS = ("monitor_check",)
 INCIDENTS = ("incident_created", "incident_resolved")
 
 
-@pytest.fixture
-def ground(node: StartNode, tmp_path: Path) -> Iterator[Ground]:
-    with Ground(node, tmp_path) as made:
-        yield made
-
-
 class Workshop:
-    """A node with a worker, for all tests that need no other; each has a site of its own. On `closed` nobody listens."""
+    """A node with a worker for all tests that need no other; each has its own site. On `closed` nobody listens."""
 
     def __init__(self, node: Node, sites: list[Site], closed: int) -> None:
         self.node = node
@@ -61,7 +56,7 @@ def data_of(block: Block) -> Any:
 # --- checks and incidents
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", DATABASES)
 def test_a_site_is_checked_and_its_incidents_open_and_are_resolved(
     ground: Ground, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -166,7 +161,7 @@ def test_a_certificate_is_looked_at(ground: Ground, tmp_path: Path, monkeypatch:
     assert triggers <= {"SSL certificate expires in 0 days ", "SSL certificate expires in 1 day ("} and triggers
 
 
-class SecureSite:
+class SecureSite(LocalSite):
     """A site over TLS."""
 
     def __init__(self, chain: Path, key: Path) -> None:
@@ -175,22 +170,9 @@ class SecureSite:
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(chain, key)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().__init__(Answers, context=context, forgiving=True)
 
 
 def test_monitors_that_change_are_checked_as_they_are(workshop: Workshop) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.apps.pricing import NAMES, ROOT, SETTINGS, STREAM, Api, ask, metric, new_database, ready, updates
+from tests.apps.pricing import NAMES, ROOT, SETTINGS, STREAM, Api, ask, metric, ready, updates
 from tests.conftest import StartNode
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
@@ -31,7 +32,7 @@ def api() -> Iterator[Api]:
     upstream.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def server(request: pytest.FixtureRequest, api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node that looks at it, with either database."""
     folder = tmp_path_factory.mktemp("prices")

@@ -16,7 +16,7 @@ from apps.prices.store import PriceStore, add_points
 from bridges.database import Database
 from bridges.outbox import outbox
 from server.event import Event
-from tests.apps.pricing import new_database
+from tests.harness.databases import DATABASES, new_database
 
 START_MS = begin_of(1_736_859_296_070, DAY)
 TIER = Tier(0, 3_600, 300)
@@ -47,7 +47,7 @@ class Do(Protocol):
     def __call__(self, work: Work) -> None: ...
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def do(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Do:
     """`do(work)` with a database; each test uses other items."""
     folder: Path = tmp_path_factory.mktemp("prices")

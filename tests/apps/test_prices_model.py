@@ -9,7 +9,7 @@ import random
 import pytest
 
 from apps.prices.market import ITEMS, Market
-from apps.prices.model import PERIODS, Price, Quote, advance, averaged, begin_of, single, tiers, written
+from apps.prices.model import PERIODS, Price, Quote, advance, averaged, begin_of, single, tiers
 
 DAY_MS = 86_400_000
 
@@ -68,7 +68,6 @@ def test_averages_are_whole_and_exact_however_large() -> None:
     assert averaged(0, 10**12 * 86_400 + 3, 86_400, None, 0).high == 10**12
     assert single(1, None, 4) == (1, None, 0, 4, 1)
     assert begin_of(1_736_859_296_070, 300) == 1_736_859_000_000
-    assert written(1_736_859_296_007) == "2025-01-14T12:54:56.007Z"
 
 
 def test_the_market_brings_a_past_and_goes_on_from_its_end() -> None:

@@ -4,49 +4,26 @@ page that made the browser complain fails its test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.apps.pricing import NAMES, SETTINGS, Api, ask, metric
-from tests.browser.chromium import Chromium, Page
+from tests.apps.tabs import Tabs, wait_text
+from tests.browser.chromium import Page
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
 
-_BEFORE = """
-window.complaints = [];
-addEventListener("error", (event) => complaints.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => complaints.push(String(event.reason)));
-addEventListener("securitypolicyviolation", (event) => complaints.push(event.violatedDirective));
-"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("prices-chromium")) as browser:
-        yield browser
-
 
 @pytest.fixture
-def market(chromium: Chromium) -> Iterator[Any]:
+def market(tabs: Tabs) -> Any:
     """`market(node)` opens the page, for an item and a period."""
-    opened: list[Page] = []
 
     def open_market(node: Node, choice: str = "") -> Page:
-        page = chromium.page("about:blank")
-        opened.append(page)
-        page.call("Page.enable")
-        page.call("Page.addScriptToEvaluateOnNewDocument", source=_BEFORE)
-        page.open(f"{node.url}/apps/prices/{choice and '#'}{choice}")
-        return page
+        return tabs.open(f"{node.url}/apps/prices/{choice and '#'}{choice}")
 
-    yield open_market
-    complaints = [page.run("window.complaints") for page in opened]
-    for page in opened:
-        page.close()
-    assert complaints == [[] for _ in opened]
+    return open_market
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +33,6 @@ def api() -> Iterator[Api]:
         upstream.trade(item_id, high=1_000 + item_id, low=900 + item_id)
     yield upstream
     upstream.close()
-
-
-def wait_text(page: Page, name: str, wanted: str) -> None:
-    page.wait(f"document.getElementById({json.dumps(name)}).textContent === {json.dumps(wanted)}")
 
 
 def skipped(node: Node) -> float:
@@ -78,8 +51,8 @@ def test_the_chart_has_its_past_and_its_tip_moves(node: StartNode, market: Any) 
     started = node(**SETTINGS | {"simulate": True, "prices_simulated_seconds": 0.05})
     wait_until(lambda: ask(started, "/current")[1]["total"] >= 40, 20)
     page = market(started)
-    wait_text(page, "state-text", "LIVE")
-    wait_text(page, "item-name", "Abyssal whip")
+    wait_text(page, "#state-text", "LIVE")
+    wait_text(page, "#item-name", "Abyssal whip")
     page.wait("document.querySelectorAll('#chart .line').length === 4 && !!document.querySelector('#chart .halo')")
     assert page.run("document.getElementById('simulated').hidden") is False
     assert page.run("document.querySelectorAll('#items li').length") == 40
@@ -87,7 +60,7 @@ def test_the_chart_has_its_past_and_its_tip_moves(node: StartNode, market: Any) 
     page.wait("document.getElementById('high').textContent !== window.before")
     page.wait("document.getElementById('ago').textContent.startsWith('Updated ')")
     page.run("document.querySelector('#items li[data-item=\"2\"] button').click()")
-    wait_text(page, "item-name", "Cannonball")
+    wait_text(page, "#item-name", "Cannonball")
     counts = {}
     for period in ("1h", "7d", "1y", "all"):
         page.run(
@@ -108,25 +81,25 @@ def test_what_is_traded_is_drawn_and_a_lost_connection_is_shown(node: StartNode,
     started = node(**settings)
     wait_until(lambda: ask(started, "/current")[1]["total"] >= 3, 20)
     page = market(started, "11832/1h")
-    wait_text(page, "state-text", "LIVE")
-    wait_text(page, "item-name", "Bandos chestplate")
+    wait_text(page, "#state-text", "LIVE")
+    wait_text(page, "#item-name", "Bandos chestplate")
     assert page.run("document.getElementById('simulated').hidden") is True
     wait_until(lambda: skipped(started) > 0)
     api.trade(11832, high=19_876_543)
-    wait_text(page, "high", "19,876,543")
+    wait_text(page, "#high", "19,876,543")
     before = points(page)
     api.trade(11832, low=19_111_222)
-    wait_text(page, "low", "19,111,222")
+    wait_text(page, "#low", "19,111,222")
     assert points(page) >= before
     started.kill()
-    page.wait("['reconnecting', 'offline'].includes(document.getElementById('state').dataset.state)")
+    page.wait("['waiting', 'offline'].includes(document.getElementById('state').dataset.state)")
     page.wait("!document.querySelector('#chart .halo')")
     again = node(**settings, port=started.port)
     wait_until(lambda: metric(again, "looks_total") > 0, 20)
     page.run("document.getElementById('reconnect').click()")
-    wait_text(page, "state-text", "LIVE")
+    wait_text(page, "#state-text", "LIVE")
     api.trade(11832, high=20_000_001)
-    wait_text(page, "high", "20,000,001")
+    wait_text(page, "#high", "20,000,001")
 
 
 def test_without_a_stream_the_page_asks_now_and_then(node: StartNode, market: Any, api: Api) -> None:
@@ -135,8 +108,8 @@ def test_without_a_stream_the_page_asks_now_and_then(node: StartNode, market: An
     wait_until(lambda: ask(started, "/current")[1]["total"] >= 3, 20)
     assert ask(started, "/stream")[0] == 404
     page = market(started, "2/24h")
-    wait_text(page, "state-text", "Offline")
-    wait_text(page, "item-name", "Cannonball")
+    wait_text(page, "#state-text", "Offline")
+    wait_text(page, "#item-name", "Cannonball")
     api.trade(2, high=4_321)
-    wait_text(page, "high", "4,321")
+    wait_text(page, "#high", "4,321")
     page.wait("document.querySelectorAll('#chart .line').length === 4")

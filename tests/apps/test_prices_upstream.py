@@ -16,8 +16,8 @@ import pytest
 from apps.prices.source import Upstream
 from apps.prices.store import PriceStore
 from apps.prices.sync import Sync
-from apps.prices.turn import Turn
 from bridges.database import Database
+from bridges.leases import Turn
 from tests.apps.pricing import NAMES, SETTINGS, STREAM, Api, ask, metric, ready, updates
 from tests.conftest import StartNode
 from tests.harness.postgres import PostgresServer

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,25 +18,19 @@ import structlog
 from sqlalchemy import func, select
 
 from bridges.database import Database, DatabaseUnavailable
-from bridges.leases import Lease
 from bridges.outbox import Outbox, outbox
 from server.event import Event
 from server.relay.protocol import Appended, RelayUnavailable
+from tests.harness.databases import DATABASES, new_database
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import ROOT
 from tests.server.relay.bench import run
-from tests.server.relay.bench import until as eventually
-
-NewDatabase = Callable[[], str]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The setting of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:{tmp_path}/test.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.url(f"outbox_{uuid.uuid4().hex[:12]}")
+    return new_database(request, request.param, tmp_path)
 
 
 class Channelled:
@@ -234,25 +227,6 @@ def test_of_several_nodes_one_appends_and_another_goes_on_when_it_leaves(databas
         tasks[1].cancel()
         await asyncio.gather(tasks[1], return_exceptions=True)
         assert hub.data[-2:] == ["main more", "main and more"]
-        await shared.stop()
-
-    run(main())
-
-
-def test_a_lease_is_held_by_one_and_taken_over_when_it_expires(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridges.leases.LEASE_SECONDS", 0.3)
-    monkeypatch.setattr("bridges.leases.RENEW_SECONDS", 0.0)
-
-    async def main() -> None:
-        shared = Database(database)
-        await shared.start()
-        leases = [Lease(shared, "thing", str(number)) for number in range(5)]
-        held = [await lease.holds() for lease in leases]
-        assert held == [True, False, False, False, False]
-        assert await leases[0].holds()
-        await eventually(leases[3].holds)
-        assert not await leases[0].holds()
-        assert await Lease(shared, "other", "0").holds()
         await shared.stop()
 
     run(main())

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 import server.supervision
-from server.supervision import FIRST_WAIT_SECONDS, HEALTHY_SECONDS, LONGEST_WAIT_SECONDS, supervise
+from server.supervision import FIRST_WAIT_SECONDS, HEALTHY_SECONDS, LONGEST_WAIT_SECONDS, rest, supervise
 from tests.server.relay.bench import Clock, run
 
 
@@ -88,5 +88,18 @@ def test_a_cancelled_task_ends() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    run(main())
+
+
+def test_a_rest_lasts_as_long_as_it_should_unless_it_is_time_to_stop() -> None:
+    async def main() -> None:
+        stopping = asyncio.Event()
+        await rest(stopping, 0.001)
+        resting = asyncio.create_task(rest(stopping, 3_600))
+        await asyncio.sleep(0)
+        assert not resting.done()
+        stopping.set()
+        await resting
 
     run(main())

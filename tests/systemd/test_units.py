@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from apps.monitors.command import EXIT_INVALID
 from apps.monitors.worker import FINISH_SECONDS as FOUND_SECONDS
+from apps.workers import EXIT_INVALID
 from config.settings import Settings
 from config.sources import load
 from server.serving import FINISH_SECONDS, STOP_SECONDS

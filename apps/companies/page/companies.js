@@ -1,12 +1,14 @@
 // The widgets of one company, live: what the stream says is drawn as it comes, beginning with what is kept of the past.
 
-import { EventStream } from "./stream.js";
+import { showState } from "../pill.js";
+import { Stream } from "../stream.js";
 
 const KEPT_TOKEN = "ringcast-companies-token", PAST = 400, SHOWN = 60, JOURNEYS = 14, LOOK_SECONDS = 5;
 const $ = (id) => document.getElementById(id);
 
 let token = sessionStorage.getItem(KEPT_TOKEN) ?? "";
-let company = "", stream = null, metrics = new Map(), journeys = [], sroi = [], since = {}, received = 0;
+const stream = new Stream({ hear, say });
+let company = "", metrics = new Map(), journeys = [], sroi = [], since = {}, received = 0;
 let pace = [];  // events in each of the last seconds, this one last
 
 async function ask(path) {
@@ -35,6 +37,7 @@ async function enter() {
   } catch (error) {
     if (error.status === 401 || error.status === 403) return showDoor(token ? error.message : "");
     say("offline", "The server does not answer");
+    $("reconnect").hidden = true;  // there is no stream yet
     setTimeout(enter, LOOK_SECONDS * 1_000);
     return;
   }
@@ -47,13 +50,12 @@ async function enter() {
 }
 
 function showDoor(problem) {
-  stream?.close();
+  stream.stop();
   token = "";
   sessionStorage.removeItem(KEPT_TOKEN);
   $("board").hidden = $("choose").hidden = $("simulated").hidden = true;
   $("door").hidden = false;
   $("token-problem").textContent = problem;
-  say("off", "Not connected");
 }
 
 function know({ connections, replayCache }) {
@@ -84,8 +86,7 @@ function show(name) {
   drawJourneys();
   $("board").hidden = false;
   $("notice").hidden = $("simulated").hidden = true;
-  stream?.close();
-  stream = new EventStream(`/stream/updates?companyId=${encodeURIComponent(name)}&last=${PAST}`, token, hear, say);
+  stream.follow(`/stream/updates?companyId=${encodeURIComponent(name)}&last=${PAST}`, { token });
   look();
 }
 
@@ -150,10 +151,10 @@ function hear(type, text) {
 }
 
 function say(state, text) {
-  $("state").dataset.state = state;
-  $("state-text").textContent = state === "ended" ? "Ended" : text;
-  $("reconnect").hidden = state !== "waiting" && state !== "offline" && state !== "ended";
-  if (state === "ended") tell(text);
+  showState(state, state === "ended" ? "Ended" : text);
+  if (state !== "ended") return;
+  $("reconnect").hidden = false;
+  tell(text);
 }
 
 function tell(text) {
@@ -267,6 +268,4 @@ $("bring-token").addEventListener("submit", (event) => {
 });
 $("leave").addEventListener("click", () => showDoor(""));
 $("reconnect").addEventListener("click", () => stream.open());
-addEventListener("online", () => { if (!$("reconnect").hidden) stream?.open(); });
-addEventListener("offline", () => say("offline", "Offline"));
 enter();

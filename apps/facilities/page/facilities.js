@@ -1,6 +1,9 @@
 // The facilities of a region: looks a place up, loads how everything stands there by REST, and follows the region's
 // stream from there on. What comes over the wire is set as text, never as markup.
 
+import { showState } from "../pill.js";
+import { Stream } from "../stream.js";
+
 const CITIES = ["Lagos", "Nairobi", "London", "New York", "São Paulo", "Tokyo", "Mumbai", "Auckland", "Suva"];
 const HOME = { name: "Lagos", latitude: 6.5244, longitude: 3.3792 };
 const EARTH_KM = 6371.0088;
@@ -13,11 +16,10 @@ const FIELDS = {
 };
 const CAPACITIES = ["low", "medium", "high", "full"];
 const MAX_FACILITIES = 500, MAX_CHANGES = 5;
-const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
-const SILENT_BEATS = 2.5;
 
 const $ = (id) => document.getElementById(id);
 const radians = (degrees) => (degrees * Math.PI) / 180;
+const stream = new Stream({ hear: told, say: showState, refused: () => true });  // what is refused may be let in later
 let region = { ...HOME, radius: 25 };
 let facilities = new Map();  // id → {facts, row, dot, place}
 let chosen = "";
@@ -92,6 +94,11 @@ function placeOf({ latitude, longitude }) {
 const shownRadius = () => Math.min(region.radius, FARTHEST_KM);
 
 // --- what comes
+
+function told(type, text) {
+  if (type === "hello" || type === "gap") load();
+  else if (type in FIELDS) hear(JSON.parse(text));
+}
 
 function hear(body) {
   if (early) {
@@ -184,73 +191,6 @@ function drawRegion() {
   for (const chip of $("chips").children) chip.setAttribute("aria-pressed", chip.textContent === region.name);
 }
 
-// --- the stream
-
-const stream = {
-  source: null, failures: 0, timer: 0, watchdog: 0, silence: 75_000,
-
-  open() {
-    this.close();
-    say("connecting", "Connecting");
-    const source = this.source = new EventSource(`/api/stream/facilities/region?${new URLSearchParams(around())}`);
-    source.addEventListener("hello", (event) => {
-      this.failures = 0;
-      this.silence = SILENT_BEATS * 1_000 * (JSON.parse(event.data).heartbeat_seconds || 30);
-      this.watch();
-      say("live", "Live");
-      load();
-    });
-    source.addEventListener("gap", load);
-    source.addEventListener("heartbeat", () => this.watch());
-    for (const kind of Object.keys(FIELDS)) {
-      source.addEventListener(kind, (event) => {
-        this.watch();
-        hear(JSON.parse(event.data));
-      });
-    }
-    source.onerror = () => this.lost(source);
-  },
-
-  close() {
-    clearTimeout(this.timer);
-    clearTimeout(this.watchdog);
-    this.source?.close();
-    this.source = null;
-  },
-
-  // The browser comes back by itself, unless it was refused; from then on that is ours.
-  lost(source) {
-    if (this.source !== source) return;
-    clearTimeout(this.watchdog);
-    if (!navigator.onLine) say("offline", "Offline");
-    else if (source.readyState === EventSource.CONNECTING) say("waiting", "Reconnecting");
-    else this.later();
-  },
-
-  later() {
-    this.close();
-    const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures) * (0.5 + Math.random() / 2);
-    this.failures += 1;
-    say("offline", `Offline, next attempt in ${Math.ceil(wait / 1_000)} s`);
-    this.timer = setTimeout(() => this.open(), wait);
-  },
-
-  watch() {
-    clearTimeout(this.watchdog);
-    this.watchdog = setTimeout(() => this.later(), this.silence);
-  },
-};
-
-function say(state, text) {
-  $("state").dataset.state = state;
-  $("state-text").textContent = text;
-  $("reconnect").hidden = state === "live" || state === "connecting";
-}
-
-$("reconnect").addEventListener("click", () => stream.open());
-addEventListener("online", () => stream.open());
-addEventListener("offline", () => say("offline", "Offline"));
-
 // --- choosing a region
 
 function go(changes) {
@@ -264,7 +204,7 @@ function follow(changes) {
   $("changes").replaceChildren();
   hidePlaces();
   drawRegion();
-  stream.open();
+  stream.follow(`/api/stream/facilities/region?${new URLSearchParams(around())}`);
 }
 
 const placeFrom = ({ name, location }) => ({ name, latitude: location.latitude, longitude: location.longitude });
@@ -352,5 +292,6 @@ function asked() {
   return { name: given.get("name") || "here", latitude, longitude, radius };
 }
 
+$("reconnect").addEventListener("click", () => stream.open());
 addEventListener("hashchange", () => follow(asked()));
 follow(asked());

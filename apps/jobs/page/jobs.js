@@ -1,15 +1,18 @@
-// The page of jobs: starts them, lists one's own, and follows one by its stream, as any client would: an EventSource on
-// the endpoint that the start named. What comes over the wire is set as text, never as markup.
+// The page of jobs: starts them, lists one's own, and follows one by its stream, on the endpoint that the start named.
+// What comes over the wire is set as text, never as markup.
+
+import { showState } from "../pill.js";
+import { Stream } from "../stream.js";
 
 const ROOT = "/api/v1/jobs";
 const KEPT = "ringcast.jobs";      // in this tab's session: gone when it is closed
 const MOST = 50;                   // in the list
 const MOST_SAID = 200;
 const BUSY = 2_000, IDLE = 15_000; // between two looks at the list
-const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
 const FINAL = ["completed", "failed"];
 
 const $ = (id) => document.getElementById(id);
+const stream = new Stream({ hear, say, refused });
 let token = sessionStorage.getItem(KEPT) ?? "";
 let jobs = [];                     // newest first
 let watched = null;                // the job that is shown
@@ -128,7 +131,11 @@ $("start").addEventListener("submit", async (event) => {
 function follow(job) {
   show(job);
   drawList();
-  stream.follow(job.sseEndpoint ?? `${ROOT}/${job.jobId}/events`);
+  listen(job);
+}
+
+function listen({ jobId, sseEndpoint }) {
+  stream.follow(sseEndpoint ?? `${ROOT}/${jobId}/events`, { token });
 }
 
 function show(job) {
@@ -142,8 +149,7 @@ function show(job) {
   draw(job);
 }
 
-function hear(text) {
-  const state = JSON.parse(text);
+function take(state) {
   if (state.jobId !== watched?.jobId) return;
   watched = { ...watched, ...state };
   jobs = jobs.map((job) => (job.jobId === state.jobId ? { ...job, ...state } : job));
@@ -200,65 +206,30 @@ function element(name, text, kind = "") {
 
 // --- the stream
 
-const stream = {
-  source: null, path: "", failures: 0, timer: 0,
+function hear(type, text) {
+  if (type === "message") take(JSON.parse(text));
+  else if (type === "finished") end();
+  else if (type === "gap") listen(watched);  // something is lost: a new stream begins with how things stand
+}
 
-  follow(path) {
-    this.stop();
-    this.path = path;
-    this.failures = 0;
-    this.open();
-  },
+// 204 is for a job that has ended and whose end was seen; what is refused otherwise may be let in later.
+function refused(status) {
+  if (status === 204) end();
+  return true;
+}
 
-  stop() {
-    clearTimeout(this.timer);
-    this.source?.close();
-    this.source = null;
-    $("reconnect").hidden = true;
-    say("idle", "Nothing is being watched");
-  },
-
-  open() {
-    clearTimeout(this.timer);
-    this.source?.close();
-    $("reconnect").hidden = true;
-    say("waiting", this.failures ? `Connecting, attempt ${this.failures + 1}` : "Connecting");
-    // An EventSource sends no headers of ours.
-    const source = this.source = new EventSource(this.path + (token ? `?authorization=${encodeURIComponent(token)}` : ""));
-    source.addEventListener("open", () => { this.failures = 0; say("live", "Live"); });
-    source.addEventListener("message", ({ data }) => hear(data));
-    source.addEventListener("finished", () => this.end());
-    source.addEventListener("gap", () => this.open());  // something is lost: a new stream begins with how things stand
-    source.addEventListener("error", () => this.lost(source));
-  },
-
-  end() {
-    this.source?.close();
-    this.source = null;
-    say("ended", "The job has ended");
-    look();
-  },
-
-  lost(source) {
-    if (source !== this.source) return;
-    if (FINAL.includes(watched?.status) && watched.data) return this.end();
-    if (source.readyState === EventSource.CONNECTING) return say("waiting", "Connection lost, reconnecting");
-    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures);
-    const wait = longest * (0.5 + Math.random() / 2);
-    this.failures += 1;
-    say("offline", `Offline, next attempt in ${Math.ceil(wait / 1_000)} s`);
-    $("reconnect").hidden = false;
-    this.timer = setTimeout(() => this.open(), wait);
-  },
-};
-
-$("reconnect").addEventListener("click", () => stream.open());
-addEventListener("offline", () => { if (stream.source) say("offline", "This machine is offline"); });
-addEventListener("online", () => { if (stream.source) stream.open(); });
+function end() {
+  stream.stop();
+  showState("ended", "The job has ended");
+  look();
+}
 
 function say(state, text) {
-  $("state").dataset.state = state;
-  $("state-text").textContent = text;
+  const over = FINAL.includes(watched?.status) && watched.data;
+  if (over && (state === "waiting" || state === "offline")) end();
+  else showState(state, state === "off" ? "Nothing is being watched" : text);
 }
+
+$("reconnect").addEventListener("click", () => stream.open());
 
 look();

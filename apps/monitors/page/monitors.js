@@ -1,18 +1,20 @@
 // The board of monitors: signs in, loads by REST how everything stands, and follows the tenant's stream from there on.
-// The stream is read with fetch, so that the token travels in a header and a refusal can be shown. What comes over the
-// wire is set as text, never as markup.
+// What comes over the wire is set as text, never as markup.
+
+import { showState } from "../pill.js";
+import { Stream } from "../stream.js";
 
 const ROOT = "/api/v1";
 const KEPT = "ringcast.monitors";  // in this tab's session: gone when it is closed
 const SHOWN = 40;                  // checks in a sparkline
 const MAX_INCIDENTS = 60;
-const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
-const SILENCE = 75_000;            // two heartbeats and some
 const EARLY = 60_000;              // a token is renewed this long before its end, or at half its time
+const OVER = ["auth_expired", "revoked"];
 const LONGEST_TIMER = 2 ** 31 - 1; // what a browser takes for a longer one is none at all
 
 const $ = (id) => document.getElementById(id);
 const byId = (list) => new Map(list.map((one) => [one.id, one]));
+const stream = new Stream({ hear, say: showState, refused });
 let session = null;                // {token, expires, tenant}
 let options = {};
 let monitors = new Map();          // id → {facts, checks (oldest first), card}
@@ -66,7 +68,6 @@ function leave(reason = "") {
 
 // Nothing of a tenant is left for who signs in next.
 function forget() {
-  stream.lastId = "";
   monitors = new Map();
   incidents = [];
   $("monitors").replaceChildren();
@@ -127,7 +128,7 @@ async function showBoard() {
   $("door").hidden = true;
   $("board").hidden = $("who").hidden = $("state").hidden = false;
   $("tenant").textContent = session.tenant;
-  stream.start();
+  stream.follow(`${ROOT}/stream/events`, { token: session.token, cursor: stream.cursor });
 }
 
 async function load() {
@@ -213,115 +214,18 @@ function hear(type, text) {
   } else if (type === "gap") {
     reloadSoon();
   } else {
-    const { data } = JSON.parse(text);
-    if (type in heard) heard[type](data);
-    else reloadSoon();
+    const { data, reason, reconnect } = JSON.parse(text);
+    if (OVER.includes(type)) leave(`Signed out: ${reason}.`);
+    else if (type in heard) heard[type](data);
+    else if (reconnect === undefined) reloadSoon();  // not for a farewell
   }
 }
 
-// --- the stream
-
-const stream = {
-  running: null, lastId: "", failures: 0, retry: FIRST_WAIT, timer: 0, watchdog: 0,
-
-  start() {
-    this.stop();
-    this.failures = 0;
-    this.open();
-  },
-
-  stop() {
-    clearTimeout(this.timer);
-    clearTimeout(this.watchdog);
-    this.running?.abort();
-    this.running = null;
-  },
-
-  async open() {
-    const running = this.running = new AbortController();
-    $("reconnect").hidden = true;
-    say("connecting", this.failures ? `Connecting, attempt ${this.failures + 1}` : "Connecting");
-    this.watch(running);
-    try {
-      const headers = { Accept: "text/event-stream", Authorization: `Bearer ${session.token}` };
-      if (this.lastId) headers["Last-Event-ID"] = this.lastId;
-      const answer = await fetch(`${ROOT}/stream/events`, { headers, signal: running.signal, cache: "no-store" });
-      if (answer.status === 401) return leave("Your session is over. Please sign in again.");
-      if (answer.status === 429 || answer.status >= 500) throw new Error("later");
-      if (answer.status !== 200) return say("ended", (await answer.json()).reason);
-      await this.read(answer.body.pipeThrough(new TextDecoderStream()), running);
-    } catch (error) {
-      if (running.signal.aborted && this.running !== running) return;
-    }
-    if (this.running === running) this.later();
-  },
-
-  async read(body, running) {
-    let rest = "";
-    const reader = body.getReader();  // not every browser lets one iterate over a stream
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      this.watch(running);
-      const blocks = (rest + value).split("\n\n");
-      rest = blocks.pop();
-      for (const block of blocks) if (!this.take(block)) return void reader.cancel();
-    }
-  },
-
-  take(block) {
-    let type = "message", id = null;
-    const data = [];
-    for (const line of block.split("\n")) {
-      const at = line.indexOf(":"), name = line.slice(0, at), value = line.slice(at + 1).replace(/^ /, "");
-      if (name === "data") data.push(value);
-      else if (name === "event") type = value;
-      else if (name === "id") id = value;
-      else if (name === "retry") this.retry = Number(value);
-    }
-    if (data.length) {
-      const text = data.join("\n");
-      if (type === "connected") {
-        this.failures = 0;
-        say("live", "Live");
-      }
-      const facts = type === "connected" || type === "gap" ? null : JSON.parse(text);
-      if (facts && "reconnect" in facts) {  // the server's farewell
-        if (facts.reconnect) return false;
-        this.running = null;
-        if (facts.code === "auth_expired" || facts.code === "revoked") leave(`Signed out: ${facts.reason}.`);
-        else say("ended", facts.reason);
-        return false;
-      }
-      hear(type, text);
-    }
-    if (id !== null) this.lastId = id;
-    return true;
-  },
-
-  watch(running) {
-    clearTimeout(this.watchdog);
-    this.watchdog = setTimeout(() => running.abort(), SILENCE);
-  },
-
-  later() {
-    clearTimeout(this.watchdog);
-    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures);
-    const wait = Math.max(this.failures ? 0 : this.retry, longest * (0.5 + Math.random() / 2));
-    this.failures += 1;
-    say("waiting", `${navigator.onLine ? "Connection lost" : "Offline"}, next attempt in ${Math.ceil(wait / 1_000)} s`);
-    $("reconnect").hidden = false;
-    this.timer = setTimeout(() => this.open(), wait);
-  },
-};
-
-$("reconnect").addEventListener("click", () => { clearTimeout(stream.timer); stream.open(); });
-addEventListener("online", () => { if (session && !$("reconnect").hidden) $("reconnect").click(); });
-
-function say(state, text) {
-  $("state").dataset.state = state;
-  $("state-text").textContent = text;
+function refused(status) {
+  if (status === 401) leave("Your session is over. Please sign in again.");
 }
+
+$("reconnect").addEventListener("click", () => stream.open());
 
 // --- drawing
 

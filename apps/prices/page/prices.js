@@ -1,14 +1,16 @@
 // Prices: history by REST, then the stream appends. What comes over the wire is set as text, never as markup.
 
+import { showState } from "../pill.js";
+import { Stream } from "../stream.js";
 import { draw, short } from "./chart.js";
 import { PERIODS, add, forget, merged, tipOf } from "./live.js";
 
 const ROOT = "/api/v1/prices";
 const SHOWN = 99;            // items in the list; the stream takes 100, and the one that is looked at may be another
-const FIRST_WAIT = 1_000, LONGEST_WAIT = 30_000;
-const SILENCE = 75_000;      // two heartbeats and some
+const SAID = { connecting: "Connecting", live: "LIVE", waiting: "Reconnecting", offline: "Offline" };
 
 const $ = (id) => document.getElementById(id);
+const stream = new Stream({ hear, say, refused: () => true });  // without a stream, this is polling
 let items = new Map();       // id → {facts, row, way}
 let chosen = { item: 4151, period: "24h" };
 let shown = null;            // the facts of the item that is looked at
@@ -16,6 +18,9 @@ let history = null;          // {key, points, before}
 let pointed = null;          // where the pointer is, in pixels
 let updated = 0;             // when a price came last
 let scrolled = false;        // to the item in the list, once
+let followed = "";           // the items of the stream
+let begun = false;           // there was a stream before this one
+let shownState = "connecting";
 const asked = new Set();     // what was asked for since the page was opened
 
 async function ask(path) {
@@ -40,7 +45,7 @@ async function loadItems() {
   scrolled = true;
   if (!shown && !items.has(chosen.item) && items.size) chosen.item = items.keys().next().value;
   markSimulated();
-  stream.follow();
+  follow();
 }
 
 function makeRow(id) {
@@ -88,7 +93,7 @@ function choose(choice) {
   location.replace(`#${chosen.item}/${chosen.period}`);
   for (const button of $("periods").children) button.setAttribute("aria-pressed", String(button.textContent === chosen.period));
   for (const item of items.values()) drawRow(item);
-  stream.follow();
+  follow();
   return loadHistory().catch(complain);
 }
 
@@ -133,7 +138,7 @@ function drawChart(facts) {
   const early = points.filter(({ at }) => at <= from).at(-1) ?? history.before;  // how things stood at the left edge
   points = [...(early ? [{ ...early, at: from }] : []), ...points.filter(({ at }) => at > from)];
   drawChange(points, present);
-  const live = stream.state === "live" ? tipOf(chosen.item) ?? present : null;
+  const live = shownState === "live" ? tipOf(chosen.item) ?? present : null;
   const end = present && points.length && present.at >= points.at(-1).at ? [...points, present] : points;
   const near = pointed === null ? null : nearest(points, pointed, from, now);
   const scale = draw($("chart"), { points: end, tip: live, from, to: now, cross: near });
@@ -178,7 +183,7 @@ function written(value) {
 
 // --- what comes
 
-function hear(update) {
+function take(update) {
   updated = Date.now();
   add(update.item_id, { at: Date.parse(update.timestamp), high: update.high, low: update.low });
   const item = items.get(update.item_id);
@@ -197,81 +202,44 @@ function hear(update) {
   }
 }
 
-// --- the stream: an EventSource comes back by itself with its cursor; where it gives up, this does
+// --- the stream
 
-const stream = {
-  source: null, items: [], lastId: "", failures: 0, timer: 0, watchdog: 0, due: 0, state: "connecting",
+// Of what is listed and looked at.
+function follow() {
+  const wanted = [...new Set([chosen.item, ...items.keys()])].sort((one, other) => one - other);
+  if (wanted.join() === followed) return;
+  for (const item of followed.split(",").filter(Boolean).map(Number).filter((one) => !wanted.includes(one))) {
+    forget(item);
+    for (const period of Object.keys(PERIODS)) asked.delete(`${item}/${period}`);
+  }
+  followed = wanted.join();
+  stream.follow(`${ROOT}/stream?items=${followed}`, { cursor: stream.cursor });
+}
 
-  // Follow what is listed and looked at.
-  follow() {
-    const wanted = [...new Set([chosen.item, ...items.keys()])].sort((one, other) => one - other);
-    if (wanted.join() === this.items.join() && this.source) return;
-    for (const item of this.items.filter((one) => !wanted.includes(one))) {
-      forget(item);
-      for (const period of Object.keys(PERIODS)) asked.delete(`${item}/${period}`);
-    }
-    this.items = wanted;
-    this.open();
-  },
+function hear(type, text) {
+  if (type === "price-update") take(JSON.parse(text));
+  else if (type === "gap") catchUp();
+  else if (type === "connected") {
+    if (!begun) loadHistory(true).catch(complain);  // nothing between it and the stream is missed; later the cursor sees to that
+    begun = true;
+  }
+}
 
-  open() {
-    clearTimeout(this.timer);
-    this.source?.close();
-    const cursor = this.lastId ? `&lastEventId=${encodeURIComponent(this.lastId)}` : "";
-    const source = this.source = new EventSource(`${ROOT}/stream?items=${this.items.join()}${cursor}`);
-    const heard = (event) => {
-      if (event.lastEventId) this.lastId = event.lastEventId;
-      this.watch();
-    };
-    source.addEventListener("connected", (event) => {
-      const first = !this.lastId;
-      heard(event);
-      this.failures = 0;
-      this.say("live", "LIVE");
-      if (first) loadHistory(true).catch(complain);  // nothing between it and the stream is missed; later the cursor sees to that
-    });
-    source.addEventListener("price-update", (event) => { heard(event); hear(JSON.parse(event.data)); });
-    source.addEventListener("heartbeat", heard);
-    source.addEventListener("gap", (event) => { heard(event); this.catchUp(); });
-    source.addEventListener("error", () => {
-      if (this.source !== source) return;
-      if (source.readyState === EventSource.CLOSED) this.later();
-      else this.say("reconnecting", "Reconnecting");
-    });
-    if (this.state !== "live") this.say(this.failures ? "reconnecting" : "connecting", this.failures ? "Reconnecting" : "Connecting");
-  },
+// Also where there is no stream at all, at every attempt.
+function catchUp() {
+  loadItems().catch(() => {});
+  loadHistory(true).catch(() => {});
+}
 
-  // Also where there is no stream at all: then this is polling.
-  catchUp() {
-    loadItems().catch(() => {});
-    loadHistory(true).catch(() => {});
-  },
-
-  later() {
-    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.failures++);
-    const wait = longest * (0.5 + Math.random() / 2);
-    this.due = Date.now() + wait;
-    this.say("offline", "Offline");
-    this.timer = setTimeout(() => { this.catchUp(); this.open(); }, wait);
-  },
-
-  watch() {
-    clearTimeout(this.watchdog);
-    this.watchdog = setTimeout(() => this.open(), SILENCE);
-  },
-
-  say(state, text) {
-    this.state = state;
-    $("state").dataset.state = state;
-    $("state-text").textContent = text;
-    $("reconnect").hidden = state === "live" || state === "connecting";
-    drawAll();
-  },
-};
+function say(state) {
+  if (state === "connecting" && shownState === "live") return;  // other items: what is on the page is live all the same
+  if (state === "connecting" && shownState === "offline") catchUp();
+  shownState = state;
+  showState(state, SAID[state]);
+  drawAll();
+}
 
 $("reconnect").addEventListener("click", () => stream.open());
-addEventListener("online", () => stream.open());
-addEventListener("offline", () => stream.say("offline", "Offline"));
 
 function span(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1_000));
@@ -280,7 +248,7 @@ function span(milliseconds) {
 }
 
 setInterval(() => {
-  const next = stream.state === "offline" && stream.due > Date.now() ? `, next attempt in ${span(stream.due - Date.now())}` : "";
+  const next = shownState === "offline" && stream.due > Date.now() ? `, next attempt in ${span(stream.due - Date.now())}` : "";
   $("ago").textContent = (updated ? `Updated ${span(Date.now() - updated)} ago` : "No update yet") + next;
   drawAll();
 }, 1_000);
