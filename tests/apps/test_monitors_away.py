@@ -44,6 +44,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Grou
             running.kill()
         last = lasting.worker(tenant.node)
         seen.until(lambda: len(seen.blocks) > 50)
+        last.wait_log("monitor_worker_started")
         assert last.stop() == 0
         kept = {monitor_id: tenant.kept(monitor_id) for monitor_id in monitors}
         final = lasting.worker(tenant.node)  # what the last one has left

@@ -27,7 +27,6 @@ PART = pattern_of("/api/things/{thing_id}/parts/{part}")
         ("/api/things/100%", "100%"),
         ("/api/things/..", ".."),
         ("/api/things/%2e%2e", ".."),
-        ("/api/things/%00", "\0"),
         ("/api/things/%0A", "\n"),
         ("/api/things/a;b=c", "a;b=c"),
         ("/api/things/{id}", "{id}"),
@@ -40,7 +39,7 @@ def test_an_argument_is_one_segment_decoded(path: str, argument: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/api/things/", "/api/things", "/api/things/1/", "/api/things/1/2", "//api/things/1",
-     "/API/things/1", "/api/%74hings/1", "/api/things//", "", "/"],
+     "/API/things/1", "/api/%74hings/1", "/api/things//", "/api/things/%00", "", "/"],
 )  # fmt: skip
 def test_any_other_path_does_not_match(path: str) -> None:
     assert arguments_of(THING, path) is None
@@ -65,6 +64,6 @@ def test_a_path_without_arguments_is_itself() -> None:
     assert arguments_of(pattern_of("/api/things"), "/api/things") == {}
 
 
-@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20))
 def test_whatever_is_quoted_is_what_comes_out(text: str) -> None:
     assert arguments_of(THING, "/api/things/" + quote(text, safe="")) == {"id": text}

@@ -113,7 +113,7 @@ def mutant(request: pytest.FixtureRequest) -> Iterator[str]:
 )
 def test_the_profile_fails_where_the_server_does(mutant: str, words: str) -> None:
     """The negative control: each fault is found and named, and a server without one passes."""
-    options = ["--users", "4", "--publishers", "1", "--publish-rate", "25", "--seconds", "2", "--grace-seconds", "1"]
+    options = ["--users", "4", "--publishers", "1", "--publish-rate", "25", "--seconds", "3", "--grace-seconds", "1"]
     code, text = run_profile("--host", mutant, *options)
     assert code == (1 if words else 0) and words in text, text[-3000:]
 
