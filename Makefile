@@ -11,7 +11,7 @@ setup: .venv/dev-ready
 
 test: .venv/dev-ready tests/clients/node/node_modules/.package-lock.json
 	tests/install-tools
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Every fault twenty times, each time with another seed; about an hour and a half.
 faults: .venv/dev-ready

@@ -28,7 +28,7 @@ class Notifier:
     def __init__(self, status: Callable[[], str], environment: Mapping[str, str] = os.environ) -> None:
         self._status = status
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
-        self._interval_seconds = _watchdog_seconds(environment) / 2 or STATUS_SECONDS
+        self._interval_seconds = _watchdog_seconds(environment) / 3 or STATUS_SECONDS
         self._socket: socket.socket | None = None
         self._serves = False
         self._sent = 0.0
@@ -44,7 +44,7 @@ class Notifier:
             self._unsaid = ("READY=1",)
 
     def beat(self, now: float) -> None:
-        """The loop runs. Called at every tick with time.monotonic(); speaks at half of the watchdog's interval."""
+        """The loop runs. Called at every tick with time.monotonic(); speaks at a third of the watchdog's interval."""
         if (
             self._serves
             and now - self._sent >= self._interval_seconds
