@@ -98,10 +98,11 @@ class Page:
         return await websocket_connect(address, max_message_size=64 * 1024 * 1024)
 
     def open(self, url: str) -> None:
-        """Go to `url` and wait until it is loaded."""
+        """Go to `url` and wait until it is loaded. A page may then change what follows the # by itself."""
         failure = self.call("Page.navigate", url=url).get("errorText")
         assert failure is None, f"{url}: {failure}"
-        wait_until(lambda: self.run("document.readyState === 'complete' && location.href") == url, ANSWER_SECONDS, url)
+        there = "document.readyState === 'complete' && location.href.split('#')[0]"
+        wait_until(lambda: self.run(there) == url.split("#")[0], ANSWER_SECONDS, url)
 
     def run(self, script: str) -> Any:
         """The value of an expression, as JSON has it; a promise is waited for."""
