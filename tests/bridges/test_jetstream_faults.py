@@ -90,7 +90,7 @@ def test_of_two_nodes_one_reads_and_when_it_is_killed_the_other_goes_on_in_order
     wait_until(lambda: any(facts(one, "n")["active"] for one in both), 20, "a node that reads")
     holder, other = sorted(both, key=lambda one: not facts(one, "n")["active"])
     assert not facts(other, "n")["active"]
-    assert state(other, "n") == "ok"
+    wait_until(lambda: state(other, "n") == "ok", what="the other node at its source")
     with fed(nats, holder, other) as feeder:
         until_fed(feeder, 300)
         holder.kill()

@@ -86,7 +86,7 @@ def test_what_waited_and_what_comes_later_enters_in_the_order_of_its_key(
         emulator.publish("ordered", *map(str, range(250, 300)), key="a")
         assert data(stream, 300) == [str(number) for number in range(300)]
     until_acknowledged(pulled, "ordered", emulator, 300)
-    assert state(pulled, "ordered") == "ok"
+    wait_until(lambda: state(pulled, "ordered") == "ok", what="the source")
     assert b'ringcast_bridge_active{bridge="ordered"} 1.0' in pulled.get("/metrics")[2]
 
 
@@ -120,7 +120,7 @@ def test_with_a_dead_letter_topic_poison_is_given_back(emulator: PubSubEmulator,
 def test_a_subscription_that_is_not_there_is_said_others_are_read_and_it_is_found_once_it_is_there(
     emulator: PubSubEmulator, pulled: Node
 ) -> None:
-    assert state(pulled, "late") == "there is no such subscription"
+    wait_until(lambda: state(pulled, "late") == "there is no such subscription", what="the refusal")
     with listen(pulled, "late") as stream:
         emulator.publish("beside", "1")
         assert data(stream, 1) == ["1"]

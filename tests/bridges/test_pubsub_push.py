@@ -361,7 +361,7 @@ def test_while_the_relay_is_away_pushes_are_for_later_and_enter_once(
         status, headers, _ = push(one, envelope("2", "2"))
         assert status in (503, 504)
         assert int(headers["retry-after"]) >= 1
-        assert state(one, "p") != "ok"
+        wait_until(lambda: state(one, "p") != "ok", what="the state to say so")
         redis.signal(signal.SIGCONT)
         wait_until(lambda: push(one, envelope("2", "2"))[0] == 204, what="the relay")
         assert push(one, envelope("3", "3"))[0] == 204

@@ -92,7 +92,7 @@ def test_a_channel_keeps_its_order_and_poison_does_not_stop_it(source: RedisServ
 def test_on_two_nodes_a_message_enters_once(source: RedisServer, redis: RedisServer, node: StartNode) -> None:
     both = [node(**settings(jobs(source, mapping("n")), relay=redis.url)) for _ in range(2)]
     holder, other = holder_and_other(both)
-    assert state(other, "jobs") == "ok"
+    wait_until(lambda: state(other, "jobs") == "ok", what="the other node at its source")
     with listen(holder) as first, listen(other) as second:
         publish(source, "n", *map(str, range(100)))
         for stream in (first, second):
