@@ -11,7 +11,8 @@ in between leads to the same batch under the same key, and to one event. (Within
 Order: of the rows' numbers. Transactions that overlap in PostgreSQL may commit in the other order than they took
 numbers; what follows from each other never does.
 
-Cost: two small transactions and one append per batch, 500 events at most, whatever the number of writers.
+Cost: one small transaction and one append per batch, 500 events at most, whatever the number of writers, and one
+transaction more when nothing waits any longer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Iterator, Sequence
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import ujson
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -52,6 +54,15 @@ outbox = Table(
 )
 
 log = get_logger("outbox")
+
+
+class Batch(NamedTuple):
+    """Events of one channel that are appended together. `created` is when the first of them was written."""
+
+    name: str
+    channel: str
+    events: Sequence[Event]
+    created: float
 
 
 class Outbox:
@@ -86,8 +97,10 @@ class Outbox:
             wait = self._idle_seconds
             try:
                 if await self._lease.holds():
-                    while await self._step():
-                        pass
+                    batch = await self._next()
+                    while batch is not None:
+                        await self._append(batch)
+                        batch = await self._next(batch)
                 self.state = "ok"
             except (DatabaseUnavailable, RelayUnavailable) as error:
                 if self.state == "ok":
@@ -108,47 +121,35 @@ class Outbox:
         except DatabaseUnavailable:
             pass  # it expires
 
-    async def _step(self) -> bool:
-        """Append the oldest batch; False if there is none."""
-        batch = await self._claimed() or await self._claim()
-        if not batch:
-            self.waiting, self.oldest_seconds = 0, 0.0
-            return False
-        first = batch[0]
-        self.oldest_seconds = max(0.0, time.time() - first.created)
-        channel = await self._hub.open(first.channel)
-        events = [_event(row.event) for row in batch]
-        answer: Appended | Awaitable[Appended] = self._hub.publish(
-            channel, events, Key("outbox", first.batch, first.batch.encode())
-        )
+    async def _append(self, batch: Batch) -> None:
+        """Put a batch into its channel's log. Raises RelayUnavailable."""
+        self.oldest_seconds = max(0.0, time.time() - batch.created)
+        channel = await self._hub.open(batch.channel)
+        key = Key("outbox", batch.name, batch.name.encode())
+        answer: Appended | Awaitable[Appended] = self._hub.publish(channel, batch.events, key)
         if not isinstance(answer, Appended):
             await answer
-        async with self._database.writing() as connection:
-            await connection.execute(delete(outbox).where(outbox.c.batch == first.batch))
-        self.appended += len(batch)
-        return True
 
-    async def _claimed(self) -> Sequence[Any]:
-        """The oldest batch that was claimed and not finished: by this node a moment ago, or by one that died."""
-        async with self._database.reading() as connection:
-            name = select(outbox.c.batch).where(outbox.c.batch.is_not(None)).order_by(outbox.c.id).limit(1)
-            found = (await connection.execute(name)).scalar()
-            if found is None:
-                return ()
-            rows = select(outbox).where(outbox.c.batch == found).order_by(outbox.c.id)
-            return (await connection.execute(rows)).all()
+    async def _next(self, done: Batch | None = None) -> Batch | None:
+        """The next batch, and the end of the one that is done, in one transaction. None if nothing waits.
 
-    async def _claim(self) -> Sequence[Any]:
-        """The oldest rows of one channel that follow each other, as a batch."""
+        A batch that was claimed and not finished comes first, be it of a node that died. The rows are locked: a holder
+        of the lease that stood still too long, and the node that went on, never give names to the same rows.
+        """
         async with self._database.writing() as connection:
-            rows = (await connection.execute(select(outbox).order_by(outbox.c.id).limit(BATCH_EVENTS))).all()
-            mine = [row.id for row in _leading(rows)]
-            if not mine:
-                return ()
-            self.waiting = (await connection.execute(select(func.count()).select_from(outbox))).scalar() or 0
-            name = uuid.uuid4().hex
-            await connection.execute(update(outbox).where(outbox.c.id.in_(mine)).values(batch=name))
-            return (await connection.execute(select(outbox).where(outbox.c.batch == name).order_by(outbox.c.id))).all()
+            if done is not None:
+                await connection.execute(delete(outbox).where(outbox.c.batch == done.name))
+            oldest = select(outbox).order_by(outbox.c.id).limit(BATCH_EVENTS).with_for_update()
+            rows = (await connection.execute(oldest)).all()
+            waiting = len(rows)
+            if waiting == BATCH_EVENTS:
+                waiting = (await connection.execute(select(func.count()).select_from(outbox))).scalar() or 0
+            batch = await _claimed(connection, rows) or await _claim(connection, rows)
+        self.appended += 0 if done is None else len(done.events)
+        self.waiting = waiting
+        if batch is None:
+            self.oldest_seconds = 0.0
+        return batch
 
     def metrics(self) -> Iterator[Metric]:
         """What a scrape gets."""
@@ -158,11 +159,28 @@ class Outbox:
         yield CounterMetricFamily("ringcast_outbox_failures", "Looks that failed.", self.failures)
 
 
-def _leading(rows: Sequence[Any]) -> Iterator[Any]:
-    for row in rows:
-        if row.channel != rows[0].channel:
-            return
-        yield row
+async def _claimed(connection: AsyncConnection, rows: Sequence[Any]) -> Batch | None:
+    """The batch that one of these rows was given to. It may have more rows than are among these."""
+    name = next((row.batch for row in rows if row.batch is not None), None)
+    if name is None:
+        return None
+    every = select(outbox).where(outbox.c.batch == name).order_by(outbox.c.id)
+    return _batch(name, (await connection.execute(every)).all())
+
+
+async def _claim(connection: AsyncConnection, rows: Sequence[Any]) -> Batch | None:
+    """The first of these rows, as far as they are of one channel, as a new batch."""
+    if not rows:
+        return None
+    leading = list(takewhile(lambda row: row.channel == rows[0].channel, rows))
+    name = uuid.uuid4().hex
+    mine = outbox.c.id.in_([row.id for row in leading])
+    await connection.execute(update(outbox).where(mine).values(batch=name))
+    return _batch(name, leading)
+
+
+def _batch(name: str, rows: Sequence[Any]) -> Batch:
+    return Batch(name, rows[0].channel, [_event(row.event) for row in rows], rows[0].created)
 
 
 def _text(event: Event) -> str:

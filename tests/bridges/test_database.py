@@ -1,4 +1,4 @@
-"""The database: a task that is cancelled amid a statement holds nobody up."""
+"""The database: who is cancelled amid a statement, or stands still amid a transaction, holds nobody up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 import uvloop
 from sqlalchemy import insert, select, update
 
-from bridges.database import Database
+import bridges.database
+from bridges.database import Database, DatabaseUnavailable
 from bridges.leases import leases
+from tests.harness.postgres import PostgresServer
 
 ROUNDS = 60
 
@@ -47,5 +50,41 @@ def test_a_writer_that_is_cancelled_anywhere_lets_go_of_the_file(tmp_path: Path)
             left = (await connection.execute(select(leases.c.holder))).scalars().all()
         assert left == ["b"] * ROUNDS  # and nothing of what was broken off
         await database.stop()
+
+    uvloop.run(work())
+
+
+def test_who_stands_still_within_a_transaction_loses_it_and_its_locks(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridges.database, "ANSWER_SECONDS", 0.5)
+
+    async def stand_still(database: Database, holding: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with database.writing() as connection:
+            await connection.execute(update(leases).values(until=1.0))
+            holding.set()
+            await go_on.wait()
+
+    async def work() -> None:
+        url = postgres.url("standing_still")
+        frozen = Database(url)
+        await frozen.start()
+        async with frozen.writing() as connection:
+            await connection.execute(insert(leases).values(name="a", holder="a", until=0.0))
+        monkeypatch.setattr(bridges.database, "ANSWER_SECONDS", 10.0)
+        other = Database(url)
+        await other.start()
+        holding, go_on = asyncio.Event(), asyncio.Event()
+        standing = asyncio.create_task(stand_still(frozen, holding, go_on))
+        await holding.wait()
+        async with other.writing() as connection:
+            await connection.execute(update(leases).values(until=2.0))
+        go_on.set()
+        with pytest.raises(DatabaseUnavailable):
+            await standing
+        async with other.reading() as connection:
+            assert (await connection.execute(select(leases.c.until))).scalar_one() == 2.0
+        await frozen.stop()
+        await other.stop()
 
     uvloop.run(work())
