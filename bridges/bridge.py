@@ -87,10 +87,10 @@ COUNTERS = {
 
 
 class Append(NamedTuple):
-    """Events of one channel that enter its log together."""
+    """Events of one channel that enter its log together; each by the number of its publication."""
 
     channel: str
-    events: tuple[Event, ...]
+    events: dict[int, Event]
     key: Key
 
 
@@ -107,17 +107,21 @@ class Publishing:
         self._told = float("-inf")
         self._untold = 0
 
-    async def publish(self, publications: Sequence[Publication], *, patience_seconds: float = 0.0) -> None:
+    async def publish(self, publications: Sequence[Publication], *, patience_seconds: float = 0.0) -> set[int]:
         """Append everything, a channel's events in this order. Tries again for `patience_seconds` while the relay is
-        away. Raises RelayUnavailable: some may be in the log. Given again, those with a key are not doubled.
+        away. The numbers of those that were let go, for the log refuses them. Raises RelayUnavailable: some may be in
+        the log. Given again, those with a key are not doubled.
         """
         async with self._room:
-            await self._append_all(list(self._appends(publications)), time.monotonic() + patience_seconds)
+            return await self._append_all(list(self._appends(publications)), time.monotonic() + patience_seconds)
 
-    async def _append_all(self, appends: list[Append], deadline: float) -> None:
+    async def _append_all(self, appends: list[Append], deadline: float) -> set[int]:
         waits = Waits()
+        let_go: set[int] = set()
         while appends:
-            outcomes = await asyncio.gather(*map(self._append, appends), return_exceptions=True)
+            outcomes = await asyncio.gather(
+                *(self._append(append, let_go) for append in appends), return_exceptions=True
+            )
             errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
             appends = [
                 left for append, outcome in zip(appends, outcomes, strict=True) for left in _left(append, outcome)
@@ -129,44 +133,48 @@ class Publishing:
                 if time.monotonic() + wait > deadline:
                     raise errors[0]
                 await asyncio.sleep(wait)
+        return let_go
 
-    async def _append(self, append: Append) -> Sequence[Append]:
-        """Append; what is left to do. Raises RelayUnavailable."""
+    async def _append(self, append: Append, let_go: set[int]) -> Sequence[Append]:
+        """Append, or add to what is let go; what is left to do. Raises RelayUnavailable."""
         try:
             channel = await self._hub.open(append.channel)
-            answer = self._hub.publish(channel, append.events, append.key)
+            answer = self._hub.publish(channel, [*append.events.values()], append.key)
             appended = answer if isinstance(answer, Appended) else await answer
         except RelayUnavailable:
             raise
         except InvalidEvent as error:  # one is too large
-            if len(append.events) > 1:
-                return [Append(append.channel, (event,), self._new_key()) for event in append.events]
-            self.let_go(Unmappable(error.field, error.reason))
+            misfit = Unmappable(error.field, error.reason)
         except KeyError:
-            self.let_go(Unmappable("channel", "cannot be opened: there are as many as there may be"))
+            misfit = Unmappable("channel", "cannot be opened: there are as many as there may be")
         except Exception as error:  # a defect of ours: its message must not stop the source
             log.exception("append_failed", bridge=self.name)
-            self.let_go(Unmappable("event", f"raised {type(error).__name__}"))
+            misfit = Unmappable("event", f"raised {type(error).__name__}")
         else:
             self.counts.published += 0 if appended.replayed else len(append.events)
             self.counts.repeated += len(append.events) if appended.replayed else 0
+            return ()
+        if len(append.events) > 1:  # not all of them
+            return [Append(append.channel, {at: one}, self._new_key()) for at, one in append.events.items()]
+        self.let_go(misfit)
+        let_go.update(append.events)
         return ()
 
     def _appends(self, publications: Iterable[Publication]) -> Iterator[Append]:
         """Those without a key go together as long as they are of one channel."""
-        together: list[Event] = []
+        together: dict[int, Event] = {}
         before = ""
-        for channel, event, key in publications:
+        for number, (channel, event, key) in enumerate(publications):
             if together and (key is not None or channel != before):
-                yield Append(before, tuple(together), self._new_key())
-                together = []
+                yield Append(before, together, self._new_key())
+                together = {}
             if key is None:
-                together.append(event)
+                together[number] = event
                 before = channel
             else:
-                yield Append(channel, (event,), self._key(key))
+                yield Append(channel, {number: event}, self._key(key))
         if together:
-            yield Append(before, tuple(together), self._new_key())
+            yield Append(before, together, self._new_key())
 
     def _key(self, text: str) -> Key:
         # The same key is the same message, however its event looks after a change of the mapping.
@@ -289,27 +297,26 @@ class Bridge(ABC):
 
     async def deliver(self, batch: Sequence[Taken], *, patience_seconds: float = 0.0) -> set[int]:
         """Bring messages in, in this order; return when they are in the logs, or let go. The numbers in the batch of
-        those that were let go because they don't fit.
+        those that were let go, because they don't fit or because the log refuses what they became.
 
         Raises RelayUnavailable: some may be in; messages with an id may be given again without being doubled.
         """
         self.counts.received += len(batch)
         let_go: set[int] = set()
-        publications: list[Publication] = []
+        made: list[tuple[int, Publication]] = []
         for number, (message, mappings) in enumerate(batch):
             for place, mapping in enumerate(mappings):
                 try:
                     if mapping.handler is None:
-                        publications += self._mapped(mapping, place, message)
+                        made += [(number, one) for one in self._mapped(mapping, place, message)]
                         continue
-                    await self._publish(publications, patience_seconds)
-                    publications = []
+                    let_go |= await self._publish(made, patience_seconds)
+                    made = []
                     await self._handle(mapping.handler, message, patience_seconds)
                 except Unmappable as error:
                     self.publishing.let_go(error)
                     let_go.add(number)
-        await self._publish(publications, patience_seconds)
-        return let_go
+        return let_go | await self._publish(made, patience_seconds)
 
     def _mapped(self, mapping: Mapping, place: int, message: Message) -> list[Publication]:
         """What the mapping at this place makes of a message. Raises Unmappable."""
@@ -321,9 +328,13 @@ class Bridge(ABC):
             log.exception("mapping_failed", bridge=self.name)
             raise Unmappable("mapping", f"raised {type(error).__name__}") from error
 
-    async def _publish(self, publications: Sequence[Publication], patience_seconds: float) -> None:
-        if publications:
-            await self.publishing.publish(publications, patience_seconds=patience_seconds)
+    async def _publish(self, made: Sequence[tuple[int, Publication]], patience_seconds: float) -> set[int]:
+        """The numbers of the messages of those publications that were let go. Raises RelayUnavailable."""
+        if not made:
+            return set()
+        publications = [publication for _, publication in made]
+        refused = await self.publishing.publish(publications, patience_seconds=patience_seconds)
+        return {made[at][0] for at in refused}
 
     async def _handle(self, handler: Handler, message: Message, patience_seconds: float) -> None:
         """Raises Unmappable, RelayUnavailable."""

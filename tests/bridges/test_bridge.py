@@ -211,6 +211,28 @@ def test_messages_that_do_not_fit_are_counted_told_of_once_a_second_and_let_go()
     run(main())
 
 
+@pytest.mark.parametrize("message_id", [None, "m"])
+def test_what_the_log_refuses_is_said_to_be_let_go_as_what_does_not_fit_is(message_id: str | None) -> None:
+    """So that a source with a dead-letter topic gets it back."""
+
+    async def handler(_: Message) -> None:
+        pass
+
+    async def main() -> None:
+        log = hub()
+        one = Scripted("b", log)
+        full = Mapping("*", channel="full", topics=["t"], data="{body}")
+        texts = ["a", "defect", "b", "x" * (TOO_LARGE + 1), "c"]
+        batch = [taken(text, message_id and f"{message_id}{number}") for number, text in enumerate(texts)]
+        between = taken("", None, Mapping("*", handler=handler))
+        with structlog.testing.capture_logs():
+            let_go = await one.deliver([*batch, between, taken("d", "m9", full), taken("e", "m10"), *batch[3:4]])
+        assert let_go == {1, 3, 6, 8}
+        assert log.data == ["main a", "main b", "main c", "main e"]
+
+    run(main())
+
+
 def test_whatever_a_function_returns_only_its_message_is_let_go() -> None:
     made: list[Any] = [
         Publication("main", Event(("t",), "1"), 7),  # type: ignore[arg-type]

@@ -139,10 +139,11 @@ def test_what_does_not_fit_is_counted_and_acknowledged(pushed: Node) -> None:
 
 def test_with_a_dead_letter_topic_what_does_not_fit_is_given_back_to_it(node: StartNode, accounts: Accounts) -> None:
     wanted = push_bridge(mapping(SUBSCRIPTION, data="{json.n}"), dead_letter=True)
-    one = node(**settings(wanted, pubsub_jwks_url=accounts.url))
+    one = node(**settings(wanted, pubsub_jwks_url=accounts.url, max_frame_bytes=2_000))
     wait_until(lambda: state(one, "p") == "ok", what="the issuer's keys")
-    status, _, body = push(one, envelope("1", "no json"))
-    assert (status, body["field"]) == (400, "message")
+    for unfit in ("no json", json.dumps({"n": "x" * 3_000})):
+        status, _, body = push(one, envelope("1", unfit))
+        assert (status, body["field"]) == (400, "message")
     assert push(one, envelope("2", '{"n": 1}'))[0] == 204
 
 
