@@ -6,8 +6,9 @@ know what an event means.
 
 How: rows are read in order by one node at a time (a lease), claimed in batches whose composition is written down, and
 appended, a whole batch at once, under the batch's name as idempotency key; then they are deleted. So a crash anywhere
-in between leads to the same batch under the same key, and to one event. (Within the window of the keys,
-`idempotency_seconds`: a node that comes back later than that after dying between append and delete publishes twice.)
+in between leads to the same batch under the same key, and to one event. Within the window of the keys,
+`idempotency_seconds`, that is: a node that comes back later than that after dying between append and delete publishes
+twice. One that lives knows what it has appended, however long the database is away.
 Order: of the rows' numbers. Transactions that overlap in PostgreSQL may commit in the other order than they took
 numbers; what follows from each other never does.
 
@@ -27,7 +28,21 @@ from typing import Any, NamedTuple
 import ujson
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, Text, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Delete,
+    Float,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bridges.database import Database, DatabaseUnavailable, metadata
@@ -74,6 +89,7 @@ class Outbox:
         self._lease = Lease(database, "outbox", node)
         self._idle_seconds = IDLE_SECONDS if database.sqlite else SHARED_IDLE_SECONDS
         self._written = asyncio.Event()
+        self._done: Batch | None = None  # appended, and its rows are still there
         self.state = "ok"
         self.appended = self.failures = 0
         self.waiting = 0
@@ -96,11 +112,10 @@ class Outbox:
             self._written.clear()
             wait = self._idle_seconds
             try:
+                await self._forget_done()
                 if await self._lease.holds():
-                    batch = await self._next()
-                    while batch is not None:
+                    while (batch := await self._next()) is not None:
                         await self._append(batch)
-                        batch = await self._next(batch)
                 self.state = "ok"
             except (DatabaseUnavailable, RelayUnavailable) as error:
                 if self.state == "ok":
@@ -129,27 +144,41 @@ class Outbox:
         answer: Appended | Awaitable[Appended] = self._hub.publish(channel, batch.events, key)
         if not isinstance(answer, Appended):
             await answer
+        self._done = batch
 
-    async def _next(self, done: Batch | None = None) -> Batch | None:
+    async def _next(self) -> Batch | None:
         """The next batch, and the end of the one that is done, in one transaction. None if nothing waits.
 
         A batch that was claimed and not finished comes first, be it of a node that died. The rows are locked: a holder
         of the lease that stood still too long, and the node that went on, never give names to the same rows.
         """
         async with self._database.writing() as connection:
-            if done is not None:
-                await connection.execute(delete(outbox).where(outbox.c.batch == done.name))
+            if self._done is not None:
+                await connection.execute(_rows_of(self._done))
             oldest = select(outbox).order_by(outbox.c.id).limit(BATCH_EVENTS).with_for_update()
             rows = (await connection.execute(oldest)).all()
             waiting = len(rows)
             if waiting == BATCH_EVENTS:
                 waiting = (await connection.execute(select(func.count()).select_from(outbox))).scalar() or 0
             batch = await _claimed(connection, rows) or await _claim(connection, rows)
-        self.appended += 0 if done is None else len(done.events)
+        self._is_forgotten()
         self.waiting = waiting
         if batch is None:
             self.oldest_seconds = 0.0
         return batch
+
+    async def _forget_done(self) -> None:
+        """What was appended and could not be deleted, for the database was away, is deleted before anybody looks: this
+        node may no longer be the one that appends, and the log may have forgotten the batch's key."""
+        if self._done is not None:
+            async with self._database.writing() as connection:
+                await connection.execute(_rows_of(self._done))
+            self._is_forgotten()
+
+    def _is_forgotten(self) -> None:
+        if self._done is not None:
+            self.appended += len(self._done.events)
+            self._done = None
 
     def metrics(self) -> Iterator[Metric]:
         """What a scrape gets."""
@@ -157,6 +186,10 @@ class Outbox:
         yield GaugeMetricFamily("ringcast_outbox_oldest_seconds", "How long the oldest waits.", self.oldest_seconds)
         yield CounterMetricFamily("ringcast_outbox_appended", "Events appended.", self.appended)
         yield CounterMetricFamily("ringcast_outbox_failures", "Looks that failed.", self.failures)
+
+
+def _rows_of(batch: Batch) -> Delete:
+    return delete(outbox).where(outbox.c.batch == batch.name)
 
 
 async def _claimed(connection: AsyncConnection, rows: Sequence[Any]) -> Batch | None:

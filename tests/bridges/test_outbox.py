@@ -164,14 +164,15 @@ def test_a_log_that_is_away_delays_and_loses_nothing(database: str, monkeypatch:
 
     async def main() -> None:
         async with running(database) as (shared, hub, (one,)):
-            hub.failing = 3
+            hub.failing = 1_000
             await put(shared, one, "first")
             await put(shared, one, "second")
-            await until(lambda: one.state == "no log")
+            await until(lambda: one.state == "no log" and one.failures >= 3)
+            refused, hub.failing = 1_000 - hub.failing, 0
             await until(lambda: len(hub.data) == 2)
             assert hub.data == ["main first", "main second"]
             await until(lambda: one.state == "ok")
-            assert one.failures == 3
+            assert one.failures == refused
 
     run(main())
 
@@ -194,10 +195,10 @@ def test_a_batch_that_was_appended_and_not_deleted_is_the_same_batch_again(datab
         again = await next_one._next()
         assert again == batch
         await next_one._append(again)
-        rest = await next_one._next(again)
+        rest = await next_one._next()
         assert rest is not None
         await next_one._append(rest)
-        assert await next_one._next(rest) is None
+        assert await next_one._next() is None
         assert hub.data == ["main one", "main two", "main three"]
         assert hub.keys[batch.name] == 2
         await shared.stop()
@@ -230,6 +231,51 @@ async def _retried(one: Outbox) -> object:
         return await one._next()
     except DatabaseUnavailable:
         return await one._next()
+
+
+def test_what_was_appended_is_not_appended_again_however_long_the_database_is_away(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the log has forgotten the batch's key by then."""
+    monkeypatch.setattr("bridges.outbox.RETRY_SECONDS", 0.01)
+
+    class Forgetful(Channelled):
+        async def _publish(self, channel: str, events: Sequence[Event], key: Any) -> Appended:
+            self.keys.clear()
+            away.set()
+            return await super()._publish(channel, events, key)
+
+    class AwayAfterwards(Database):
+        @asynccontextmanager
+        async def writing(self) -> AsyncIterator[Any]:
+            if away.is_set():
+                raise DatabaseUnavailable("away")
+            async with super().writing() as connection:
+                yield connection
+
+    away = asyncio.Event()
+
+    async def main() -> None:
+        shared = AwayAfterwards(database)
+        await shared.start()
+        hub: Any = Forgetful()
+        one = Outbox(shared, hub, "one")
+        await put(shared, one, "once")
+        task = asyncio.create_task(one.run())
+        await until(lambda: one.failures > 3)
+        assert (one.state, one.appended) == ("away", 0)
+        away.clear()
+        await until(lambda: one.appended == 1)
+        await put(shared, one, "then")
+        await until(lambda: one.failures > 5 and hub.data[1:])
+        away.clear()
+        await until(lambda: one.appended == 2)
+        assert hub.data == ["main once", "main then"]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await shared.stop()
+
+    run(main())
 
 
 def test_of_several_nodes_one_appends_and_another_goes_on_when_it_leaves(database: str) -> None:
@@ -298,6 +344,7 @@ def test_a_postgresql_that_is_away_is_an_error_in_words() -> None:
     run(main())
 
 
+@pytest.mark.fault
 def test_a_postgresql_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridges.outbox.RETRY_SECONDS", 0.1)
     server = PostgresServer().start()
