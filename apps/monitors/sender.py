@@ -2,7 +2,8 @@
 
 Owns the queue in the database between a check's transaction and the node's acknowledgement, its bound, and the request.
 So a worker that is killed loses nothing that it stored, and what it may have sent already it sends again under the same
-idempotency key, which makes it one event (within the node's `idempotency_seconds`). While no node takes anything at
+idempotency key, which makes it one event (within the node's `idempotency_seconds`). A worker that lives knows what was
+taken, however long the database is away. While no node takes anything at
 most `keep` results wait; then the oldest checks go first, incidents last, and it is counted and said.
 
 Must never stop the worker: a request takes `seconds` at most, and the queue fills meanwhile.
@@ -52,6 +53,7 @@ class Sender:
         self._keep = keep
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=1, max_body_size=65_536)
         self._written = asyncio.Event()
+        self._settled: list[int] = []  # rows that were taken, or never will be, and are still there
         self.state = "ok"
         self.sent = self.refused = self.dropped = self.waiting = 0
 
@@ -71,6 +73,7 @@ class Sender:
         wait = FIRST_WAIT_SECONDS
         while wanted():
             self._written.clear()
+            await self._forget()
             rows = await self._oldest()
             if not rows:
                 await self._pause(IDLE_SECONDS)
@@ -101,20 +104,21 @@ class Sender:
 
     async def _send(self, rows: Sequence[Any]) -> bool:
         """Send rows in order until one is not taken; False if there was one."""
-        done: list[int] = []
         try:
             for row in rows:
                 if not await self._post(row):
                     return False
-                done.append(row.id)
+                self._settled.append(row.id)
             return True
         finally:
-            if done:
-                await self._forget(done)
+            await self._forget()
 
-    async def _forget(self, rows: Sequence[int]) -> None:
-        async with self._database.writing() as connection:
-            await connection.execute(delete(outgoing).where(outgoing.c.id.in_(rows)))
+    async def _forget(self) -> None:
+        """Delete what is settled. If the database is away it is remembered: the node may forget the keys meanwhile."""
+        if self._settled:
+            async with self._database.writing() as connection:
+                await connection.execute(delete(outgoing).where(outgoing.c.id.in_(self._settled)))
+            self._settled.clear()
 
     async def _post(self, row: Any) -> bool:
         """True if the row is settled: it was taken, or will never be."""
