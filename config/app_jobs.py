@@ -61,6 +61,11 @@ class Jobs(Group):
         86_400.0, "How long a finished job is kept, and how long one may wait of which nobody says anything."
     )
     jobs_per_minute: PositiveCount = setting(60, "Most jobs that one owner may start in a minute.")
+    jobs_streams_per_minute: PositiveCount = setting(
+        600,
+        "Most streams that one owner may open in a minute on a node.",
+        why="Each takes a look into the database. Who is refused comes back later by itself.",
+    )
     jobs_abandoned_seconds: PositiveSeconds = setting(
         60.0, "A job whose worker says nothing for so long is given to another."
     )

@@ -56,7 +56,13 @@ class Jobs:
         settings = self._settings = surroundings.settings
         database = surroundings.database
         self.store = JobStore(database, surroundings.outbox, CHANNEL)
-        self.watch = Watch(self.store, surroundings.hub, surroundings.finisher, CHANNEL)
+        self.watch = Watch(
+            self.store,
+            surroundings.hub,
+            surroundings.finisher,
+            CHANNEL,
+            per_minute=settings.jobs_streams_per_minute,
+        )
         self.workers = Workers(database, self.store)
         self.presence = Presence(
             relay_redis(settings),
@@ -155,6 +161,9 @@ class Jobs:
         )
         yield GaugeMetricFamily("ringcast_jobs_watched", "Jobs that streams of this node watch.", self.presence.jobs)
         yield GaugeMetricFamily("ringcast_jobs_streams", "Streams of jobs on this node.", self.presence.streams)
+        yield CounterMetricFamily(
+            "ringcast_jobs_streams_refused", "Streams refused for an owner's limit.", self.watch.refused
+        )
         yield GaugeMetricFamily("ringcast_jobs_workers", "Workers that were heard of lately.", self.workers.number)
         if self.simulation is not None:
             yield CounterMetricFamily("ringcast_jobs_simulated", "Jobs that were simulated.", self.simulation.made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 MAX_KEYS = 10_000
 
@@ -15,13 +16,14 @@ MAX_KEYS = 10_000
 class PerMinute:
     """`most` times a minute for each key."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
+        self._clock = clock
         self._minute: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def take(self, key: str) -> bool:
         """True if it may be done once more, which is then counted."""
-        minute = int(time.monotonic() // 60)
+        minute = int(self._clock() // 60)
         before, number = self._minute.get(key, (minute, 0))
         number = number + 1 if before == minute else 1
         self._minute[key] = (minute, min(number, self.most))

@@ -121,9 +121,20 @@ def dumped(report: dict[str, Any]) -> str:
 
 
 class Teller:
-    """What a worker says of one job. `since` is the timestamp that the job had when it was taken."""
+    """What a worker says of one job. `since` is the timestamp that the job had when it was taken. All waits are on
+    `clock` and by `sleep`."""
 
-    def __init__(self, way: Way, nodes: Nodes, job_id: str, worker: str, since: str) -> None:
+    def __init__(
+        self,
+        way: Way,
+        nodes: Nodes,
+        job_id: str,
+        worker: str,
+        since: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._way = way
         self._nodes = nodes
         self._job_id = job_id
@@ -131,6 +142,8 @@ class Teller:
         self._moment = datetime.fromisoformat(since)
         self._last: dict[str, Any] = {}
         self._turn = asyncio.Lock()
+        self._clock = clock
+        self._sleep = sleep
 
     async def say(self, stage: str, progress: int, message: str) -> None:
         """How far the work is. Returns when that has been taken. Raises Lost."""
@@ -150,7 +163,7 @@ class Teller:
     async def beat(self, seconds: float) -> None:
         """Say again what was said last, for ever. Raises Lost."""
         while True:
-            await asyncio.sleep(seconds)
+            await self._sleep(seconds)
             async with self._turn:
                 if self._last:
                     await self._until_taken(self._send)
@@ -165,14 +178,14 @@ class Teller:
     async def _settle(self) -> None:
         """Send, and see that it has arrived. Raises Away if it has not yet, Refusal if the job is another's."""
         await self._send()
-        end = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < end:
+        end = self._clock() + SETTLE_SECONDS
+        while self._clock() < end:
             found = await self._nodes.ask("GET", f"{ROOT}/{self._job_id}")
             if found["status"] in FINAL:
                 return
             if found["worker"] != self._worker:
                 raise Refusal(409, "the job is another worker's")
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._sleep(LOOK_SECONDS)
         raise Away("the last report has not arrived")
 
     async def _until_taken(self, send: Callable[[], Awaitable[None]]) -> None:
@@ -184,4 +197,4 @@ class Teller:
                 log.debug("report_waits", job=self._job_id, reason=error.reason)
             except Refusal as error:
                 raise Lost(error.reason) from None
-            await asyncio.sleep(waits.next())
+            await self._sleep(waits.next())

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
-    Integer,
     String,
     Table,
     Text,
@@ -30,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, topic_of
+from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, shortest, topic_of
 from apps.moments import written
 from bridges.database import Database, metadata
 from bridges.outbox import Outbox
@@ -45,10 +44,11 @@ jobs = Table(
     Column("owner", String(256), nullable=False),
     Column("wanted", Text, nullable=False),
     Column("status", String(16), nullable=False),
-    Column("progress", Integer, nullable=False),
+    Column("progress", Float, nullable=False),
     Column("stage", String(100), nullable=False),
     Column("message", String(1000), nullable=False),
     Column("timestamp", String(32), nullable=False),
+    Column("said", Float),
     Column("data", Text),
     Column("worker", String(100)),
     Column("claimed", Float),
@@ -154,7 +154,8 @@ class JobStore:
             row = (await connection.execute(oldest.with_for_update(skip_locked=True))).one_or_none()
             if row is None:
                 return None
-            values = {"worker": worker, "claimed": now, "changed": now}
+            # What the worker before said, by its clock, does not make the next one's words old.
+            values = {"worker": worker, "claimed": now, "changed": now, "said": None}
             await connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
         return _job(row)
 
@@ -194,13 +195,15 @@ def _columns(state: State) -> dict[str, Any]:
         "stage": state.stage,
         "message": state.message,
         "timestamp": state.timestamp,
+        "said": state.said,
         "data": None if state.data is None else ujson.dumps(state.data, ensure_ascii=False),
     }
 
 
 def _job(row: Any) -> Job:
     data = None if row.data is None else ujson.loads(row.data)
-    state = State(row.id, row.status, row.progress, row.stage, row.message, row.timestamp, data)
+    progress = shortest(row.progress)
+    state = State(row.id, row.status, progress, row.stage, row.message, row.timestamp, data, row.said)
     return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed, row.worker)
 
 

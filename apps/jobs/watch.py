@@ -1,12 +1,14 @@
 """Watching jobs: streams of one job, from its present state to its end.
 
-Owns who may watch, what a stream begins with, and its end. Must never know how a job goes on (it hears of it, on every
-node, as its streams do).
+Owns who may watch and how often, what a stream begins with, and its end. Must never know how a job goes on (it hears of
+it, on every node, as its streams do).
 
-Invariants: a stream tells the present state first, then every change, the last one included; it ends once its reader
-has the last; who comes back after that is told that there is nothing more (204). Between the look into the database and
-the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here. A state may come twice.
-Cost: the states of the `MAX_KNOWN` jobs that changed last, on each node.
+Invariants: a stream tells the present state first (the newest that this node knows: timestamps of a job rise), then
+every change, the last one included; it ends once its reader has the last; who comes back after that is told that there
+is nothing more (204). Who opens streams too often is refused before the database is asked, and comes back later by
+itself (contract, Never stranded). Between the look into the database and the opening of the stream nothing can be
+missed: what is delivered meanwhile is remembered here. A state may come twice.
+Cost: a look into the database per stream; the states of the `MAX_KNOWN` jobs that changed last, on each node.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import NamedTuple
 
 import ujson
 
+from apps.jobs.limits import PerMinute
 from apps.jobs.model import FINAL, RANK, job_of, topic_of
 from apps.jobs.store import Job, JobStore
 from handlers.answers import Refused, missing_token
@@ -26,7 +29,7 @@ from handlers.endpoints import not_found
 from handlers.streams import Admitted, StreamCall
 from handlers.subscribe import CURSOR_NAMES
 from server.channel import Channel
-from server.endings import FINISHED
+from server.endings import FINISHED, RATE_LIMITED
 from server.event import Event
 from server.finishing import Finisher
 from server.hub import Hub
@@ -43,21 +46,24 @@ SEEN_SECONDS = 5.0
 
 
 class Known(NamedTuple):
-    """What was delivered last of a job: the event's position, its text, and whether it was the end."""
+    """What was delivered last of a job: the event's position, its text and timestamp, and whether it was the end."""
 
     position: int
     text: str
+    timestamp: str
     final: bool
 
 
 class Watch:
-    """See the module's head."""
+    """See the module's head. `per_minute` streams may be opened for one owner."""
 
-    def __init__(self, store: JobStore, hub: Hub, finisher: Finisher, channel: str) -> None:
+    def __init__(self, store: JobStore, hub: Hub, finisher: Finisher, channel: str, *, per_minute: int) -> None:
         self._store = store
         self._hub = hub
         self._finisher = finisher
         self._channel = channel
+        self._limit = PerMinute(per_minute)
+        self.refused = 0
         self._known: OrderedDict[str, Known] = OrderedDict()
         hub.listen(channel, self._delivered)
 
@@ -84,10 +90,10 @@ class Watch:
     def _delivered(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             job_id = job_of(entry.event.topics[0]) if entry.event.topics else ""
-            status = _status_of(job_id, entry.event) if job_id else ""
+            status, timestamp = _told_by(job_id, entry.event) if job_id else ("", "")
             if not status:
                 continue
-            known = Known(entry.position, entry.event.data, status in FINAL)
+            known = Known(entry.position, entry.event.data, timestamp, status in FINAL)
             self._known[job_id] = known
             self._known.move_to_end(job_id)
             if known.final:
@@ -98,6 +104,7 @@ class Watch:
     async def admit(self, call: StreamCall) -> Admitted:
         """The stream of one job. Raises Refused."""
         job_id = call.arguments["jobId"]
+        self._count(call.principal)
         before = self._known.get(job_id)
         job = owned(await self._store.get(job_id), job_id, call.principal)
         finished = job.state.finished
@@ -108,13 +115,23 @@ class Watch:
         topic = exact_selector(topic_of(job_id))
 
         def greeting() -> bytes:
-            # What was delivered since the look into the database may be newer. What was delivered before it is not, and
+            # What was delivered since the look into the database may be newer, or older where this node's tail lags:
+            # its reader may have seen what is newer on another node. What was delivered before the look is not, and
             # behind a failover of the relay may be all that is left of the log.
             known = self._known.get(job_id)
-            text = known.text if known is not None and known is not before else job.state.text()
+            newer = known is not None and known is not before and known.timestamp > job.state.timestamp
+            text = known.text if known is not None and newer else job.state.text()
             return f"data: {text}\n\n".encode()  # JSON in one line
 
         return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, greeting=greeting)
+
+    def _count(self, principal: Principal) -> None:
+        """Count a stream that somebody wants to open. Raises Refused."""
+        if principal is ANONYMOUS:
+            raise missing_token()
+        if not self._limit.take(principal.subject or principal.scope):
+            self.refused += 1
+            raise Refused(RATE_LIMITED, reason=f"at most {self._limit.most} new streams a minute")
 
     def _has_seen_the_end(self, job: Job, call: StreamCall) -> bool:
         header = call.request.header(b"last-event-id")
@@ -128,25 +145,25 @@ class Watch:
         return parsed[1] / 1e6 > job.changed + SEEN_SECONDS
 
 
-def _status_of(job_id: str, event: Event) -> str:
-    """The status that an event tells of; "" if it is none of ours. Whoever may publish to the channel may publish
-    anything there, also what would be more than one line of a greeting."""
+def _told_by(job_id: str, event: Event) -> tuple[str, str]:
+    """The status and the timestamp that an event tells of; "" twice if it is none of ours. Whoever may publish to the
+    channel may publish anything there, also what would be more than one line of a greeting."""
     if not event.private or "\n" in event.data or "\r" in event.data:
-        return ""
+        return "", ""
     try:
         facts = ujson.loads(event.data)
     except ValueError:
-        return ""
+        return "", ""
     if not isinstance(facts, dict) or facts.get("jobId") != job_id:
-        return ""
-    status = facts.get("status")
-    return status if isinstance(status, str) and status in RANK else ""
+        return "", ""
+    status, timestamp = facts.get("status"), facts.get("timestamp")
+    if not isinstance(status, str) or status not in RANK or not isinstance(timestamp, str):
+        return "", ""
+    return status, timestamp
 
 
 def owned(job: Job | None, job_id: str, principal: Principal) -> Job:
     """The job, if it is this principal's: to others it is not there. Operators see all. Raises Refused."""
-    if principal is ANONYMOUS:
-        raise missing_token()
     if job is None or not (principal.operate or (principal.subject and principal.subject == job.owner)):
         raise not_found("jobId", f"there is no job {job_id}")
     return job

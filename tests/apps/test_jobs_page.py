@@ -129,7 +129,7 @@ def test_without_a_worker_a_job_is_simulated_and_says_so(pretending: Node, desk:
     stages = ["queued", "retrieving-content", "processing-articles", "generating-summary", "done"]
     assert list(dict.fromkeys(state["stage"] for state in seen)) == stages
     assert all(state["message"].endswith("(simulated)") for state in seen[1:])
-    assert b"ringcast_jobs_simulated_total 2.0" in pretending.get("/metrics")[2]
+    wait_until(lambda: b"ringcast_jobs_simulated_total 2.0" in pretending.get("/metrics")[2], what="both, counted")
 
 
 def test_nothing_is_simulated_where_there_is_a_worker(pretending: Node, tmp_path: Path) -> None:

@@ -62,3 +62,18 @@ def test_what_is_pushed_reaches_the_jobs_streams_once(pushed: Node) -> None:
             ("completed", 100),
         ]
     assert b"ringcast_jobs_refused_total 1.0" in pushed.get("/metrics")[2]
+
+
+def test_what_a_service_means_is_taken_whatever_its_clock_and_its_own_fields(pushed: Node) -> None:
+    """J2, J4: a message that is acknowledged and not taken would be lost, and its job's readers would wait for ever."""
+    job_id, good = begun(pushed), token()
+    more = {"progress": 33.3, "data": ["a"], "traceId": "0af7", "timestamp": "2030-01-01T00:00:00"}
+    with Attempt(pushed.port, f"{ROOT}/{job_id}/events") as stream:
+        states(stream, 1)
+        assert push(pushed, "1", WORKING | more, good, jobId=job_id) == 204
+        assert push(pushed, "2", DONE | {"timestamp": "2020-01-01T00:00:00Z"}, good, jobId=job_id) == 204
+        working, done = states_to_the_end(stream)
+    assert (working["progress"], working["data"], done["status"]) == (33.3, ["a"], "completed")
+    assert "traceId" not in working
+    assert working["timestamp"] < done["timestamp"]
+    assert b"ringcast_jobs_refused_total 0.0" in pushed.get("/metrics")[2]

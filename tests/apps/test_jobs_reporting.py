@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
-from apps.jobs import reporting
 from apps.jobs.model import first_state
 from apps.jobs.nodes import Away, Nodes, Refusal
-from apps.jobs.reporting import Lost, Teller
+from apps.jobs.reporting import SETTLE_SECONDS, Lost, Teller
 from apps.moments import written
 
 NOW = written(time.time())
+RUNNING = {"status": "processing", "worker": "w"}
+ENDED = {"status": "completed", "worker": "w"}
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps = self.awaited = 0
+        self.come = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps += 1
+        if self.sleeps == self.awaited:
+            self.come.set()
+        await asyncio.sleep(0)
+
+    async def others_slept(self, times: int) -> None:
+        """Until somebody has slept so often from now on."""
+        self.awaited = self.sleeps + times
+        await self.come.wait()
 
 
 class Way:
@@ -46,8 +68,8 @@ class Way:
 class Node:
     """Says how the job stands."""
 
-    def __init__(self, *answers: dict[str, Any] | Exception) -> None:
-        self.answers: Iterator[dict[str, Any] | Exception] = iter(answers)
+    def __init__(self, answers: Iterable[dict[str, Any] | Exception]) -> None:
+        self.answers = iter(answers)
 
     async def ask(self, method: str, path: str) -> dict[str, Any]:
         assert (method, path) == ("GET", "/api/v1/jobs/a1")
@@ -57,24 +79,14 @@ class Node:
         return answer
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits are short."""
-
-    class Short(reporting.Waits):
-        def next(self) -> float:
-            return 0.001
-
-    monkeypatch.setattr(reporting, "Waits", Short)
-    monkeypatch.setattr(reporting, "SETTLE_SECONDS", 0.02)
-    monkeypatch.setattr(reporting, "LOOK_SECONDS", 0.005)
-
-
-def told(way: Way, tell: Callable[[Teller], Any], node: Node | None = None, since: str = NOW) -> None:
+def told(
+    way: Way, tell: Callable[[Teller], Any], node: Node | None = None, since: str = NOW, clock: Clock | None = None
+) -> None:
     """Let a teller tell something."""
+    own = clock or Clock()
 
     async def work() -> None:
-        await tell(Teller(way, cast(Nodes, node), "a1", "w", since))
+        await tell(Teller(way, cast(Nodes, node), "a1", "w", since, clock=lambda: own.now, sleep=own.sleep))
 
     asyncio.run(work())
 
@@ -127,31 +139,44 @@ def test_a_job_that_is_anothers_is_let_go() -> None:
 def test_a_last_report_without_an_answer_is_sent_until_a_node_knows_of_it() -> None:
     """J4: what pub/sub has lost comes again; a node that is away is asked later."""
     way = Way(answered=False)
-    running = {"status": "processing", "worker": "w"}
-    told(way, end, Node(Away("no"), *[running] * 3, Away("no"), {"status": "completed", "worker": "w"}))
+    told(way, end, Node([Away("no"), RUNNING, RUNNING, RUNNING, Away("no"), ENDED]))
     assert way.tries == 3
     assert len({report["timestamp"] for report in way.taken}) == 1
+
+
+def test_a_last_report_that_no_node_knows_of_after_a_while_is_sent_again() -> None:
+    """J4: pub/sub says nothing of what it has lost."""
+    way, clock = Way(answered=False), Clock()
+
+    def answers() -> Iterable[dict[str, Any]]:
+        while way.tries == 1:
+            yield RUNNING
+        yield ENDED
+
+    told(way, end, Node(answers()), clock=clock)
+    assert way.tries == 2
+    assert SETTLE_SECONDS <= clock.now < 2 * SETTLE_SECONDS
 
 
 def test_a_last_report_that_is_refused_unseen_is_given_up_when_the_job_is_anothers() -> None:
     """J4: over ways without an answer nobody says so."""
     with pytest.raises(Lost):
-        told(Way(answered=False), end, Node({"status": "processing", "worker": "other"}))
+        told(Way(answered=False), end, Node([RUNNING | {"worker": "other"}]))
 
 
 def test_while_the_work_takes_long_the_last_word_is_said_again_and_never_after_the_end() -> None:
     """J2: so that the job is not given to another."""
-    way = Way()
+    way, clock = Way(), Clock()
 
     async def tell(teller: Teller) -> None:
-        beating = asyncio.create_task(teller.beat(0.002))
+        beating = asyncio.create_task(teller.beat(10))
         await teller.say("retrieving-content", 0, "one")
         await way.third.wait()
         await end(teller)
-        await asyncio.sleep(0.01)  # some beats
+        await clock.others_slept(3)  # two beats are over then
         beating.cancel()
 
-    told(way, tell)
+    told(way, tell, clock=clock)
     *working, last = way.taken
     assert [report["message"] for report in working] == ["one"] * len(working)
     assert len({report["timestamp"] for report in working}) == 1

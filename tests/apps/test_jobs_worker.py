@@ -114,6 +114,7 @@ def test_a_job_that_cannot_be_done_fails_with_a_reason(node: Node, worker: Start
     assert len(last["data"]["sources"]) == 2
 
 
+@pytest.mark.fault
 def test_a_worker_that_is_stopped_gives_its_job_back_and_one_that_dies_is_taken_for_dead(
     node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_worker_that_is_stopped_gives_its_job_back_and_one_that_dies_is_taken_
     third.wait_log("job_done")
 
 
+@pytest.mark.fault
 def test_a_worker_that_stood_still_too_long_says_nothing_of_a_job_that_is_anothers(
     node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_worker_that_stood_still_too_long_says_nothing_of_a_job_that_is_anothe
     wait_until(lambda: job(node, job_id)["status"] == "completed")
 
 
+@pytest.mark.fault
 def test_the_last_report_waits_for_a_server_that_is_away(
     node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
 ) -> None:
