@@ -46,6 +46,7 @@ class Nginx:
         self.access_log = self.folder / "access.log"
         self.error_logs = (self.folder / "error.log", self.folder / "request-error.log", self.folder / "stderr.log")
         self.process: subprocess.Popen[bytes] | None = None
+        self._generations: list[set[int]] = []
         shutil.copytree(SHIPPED, self.folder)
         self.certificate = make_certificate(self.folder)
         self.context = self.certificate.context()
@@ -103,6 +104,7 @@ class Nginx:
                 self._command("-g", "daemon off;"), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         wait_until(self._accepts, 20, f"nginx (see {self.folder})")
+        self._generations.append(self.workers())
         return self
 
     def _accepts(self) -> bool:
@@ -119,12 +121,20 @@ class Nginx:
         assert self.process is not None
         return {child.pid for child in psutil.Process(self.process.pid).children()}
 
+    def generations(self) -> int:
+        """Of how many reloads (and the start) there are workers, those on their way out included. Workers that none of
+        these is known to have started are one more."""
+        alive = self.workers()
+        strangers = alive.difference(*self._generations)
+        return sum(not alive.isdisjoint(one) for one in self._generations) + bool(strangers)
+
     def reload(self) -> set[int]:
         """`nginx -s reload`, and wait until new workers alone accept; the old ones, which may stay for a while."""
         assert self.process is not None
         old = self.workers()
         self.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(self.workers() - old) == WORKERS, 20, "new workers")
+        self._generations.append(self.workers() - old)
         wait_until(lambda: all(_leaving(worker) for worker in old), 20, "old workers on their way out")
         return old
 

@@ -50,6 +50,7 @@ def publish_until(node: Node, publisher: Publisher, end: Callable[[], object]) -
     assert not busy.is_alive()
 
 
+@pytest.mark.fault
 def test_it_survives_kill_9_a_drain_and_a_reload_and_loses_nothing(
     socket_node: StartSocketNode, nginx: StartNginx, page: OpenPage, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def reload_under_events(front: Nginx, publisher: Publisher) -> None:
         publisher.publish()
 
 
+@pytest.mark.fault
 def test_an_outage_of_the_nodes_closes_nobody_for_good(nginx: StartNginx, page: OpenPage, tmp_path: Path) -> None:
     """FLT-30: a page that is opened, or goes on reconnecting, while no node is there finds one when it is."""
     node = Node(tmp_path, socket=tmp_path / "late.sock", retry_min_ms=100, retry_max_ms=200)
@@ -107,6 +109,7 @@ def page_of_nowhere(page: OpenPage, front: Nginx) -> Page:
     return tab
 
 
+@pytest.mark.fault
 def test_a_page_of_another_origin_comes_back_from_an_outage_too(
     shared_node: Node, nginx: StartNginx, page: OpenPage, tmp_path: Path
 ) -> None:

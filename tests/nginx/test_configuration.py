@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bridges.pubsub import MAX_ENVELOPE_BYTES
 from config.settings import Settings
 from tests.nginx.certificate import make_certificate
 from tests.nginx.proxy import SHIPPED, Nginx
@@ -85,7 +86,8 @@ def test_times_and_sizes_agree_with_the_node_s_settings() -> None:
     settings = Settings()
     assert seconds(value_of("proxy_read_timeout")[0]) > 2 * settings.heartbeat_seconds
     assert value_of("send_timeout") == [f"{settings.write_stall_seconds:.0f}s"]
-    assert value_of("client_max_body_size") == [f"{settings.max_body_bytes >> 20}m"]
+    server, pushes = re.findall(r"client_max_body_size +(\d+)m;", EVERYTHING)
+    assert (int(server) << 20, int(pushes) << 20) == (settings.max_body_bytes, MAX_ENVELOPE_BYTES)
     assert seconds(value_of("client_body_timeout")[0]) <= settings.body_seconds
     assert seconds(value_of("client_header_timeout")[0]) <= settings.header_seconds
     kept = re.findall(r"keepalive_timeout (\d+)s;", directives(SHIPPED / "ringcast" / "nodes.conf"))
@@ -111,7 +113,7 @@ def test_every_location_keeps_its_errors_to_itself() -> None:
     """S28: nginx's messages about a request hold its query."""
     text = directives(SHIPPED / "ringcast.conf")
     locations = re.findall(r"\n    location [^{]+\{(.*?)\n    \}", text, re.DOTALL)
-    assert len(locations) == text.count("location ") == 11
+    assert len(locations) == text.count("location ") == 18
     for body in locations:
         assert re.search(r"include\s+ringcast/(silence|proxy|answer)\.conf;", body), body
     for name in ("proxy", "answer"):

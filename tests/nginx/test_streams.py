@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from statistics import median
 
 import pytest
 
@@ -17,23 +18,31 @@ from tests.wire.parser import StrictParser
 
 PATH = "/channels/main/events"
 PATHS = [f"{PATH}?topic=", "/.well-known/mercure?topic="]
+TRIES = 5  # what is held back is late every time; a busy machine stands still now and then
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_stream_opens_and_delivers_at_once_over_http_1(shared_front: Nginx, path: str) -> None:
     """H10: `hello` within 200 ms on an idle topic, and an event as soon as it is published, though none follows."""
-    began = time.monotonic()
+    opened: list[float] = []
+    delivered: list[float] = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        with shared_front.stream(f"{path}at-once") as stream:
+            assert stream.next_event().type == "hello"
+            opened.append(time.monotonic() - began)
     with shared_front.stream(f"{path}at-once") as stream:
         assert stream.next_event().type == "hello"
-        assert time.monotonic() - began < 0.2
         assert stream.status == 200
         assert stream.headers["content-type"] == "text/event-stream"
-        for number in range(3):
+        for number in range(TRIES):
             event_id = shared_front.publish("at-once", f"event {number}")
             published = time.monotonic()
             event = stream.next_event()
             assert (event.id, event.data) == (event_id, f"event {number}")
-            assert time.monotonic() - published < 0.2
+            delivered.append(time.monotonic() - published)
+    assert median(opened) < 0.2
+    assert median(delivered) < 0.2
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -41,11 +50,13 @@ def test_a_stream_opens_and_delivers_at_once_over_http_2(shared_front: Nginx, pa
     """H10, H16: the same over HTTP/2, where all streams of a browser share a connection."""
     with Http2Stream(shared_front, f"{path}at-once-2") as stream:
         assert stream.head.startswith(b"HTTP/2 200")
-        for number in range(3):
+        delivered: list[float] = []
+        for number in range(TRIES):
             event_id = shared_front.publish("at-once-2", f"event {number}")
             published = time.monotonic()
             assert stream.wait_event(f"event {number}").last_event_id == event_id
-            assert time.monotonic() - published < 0.2
+            delivered.append(time.monotonic() - published)
+        assert median(delivered) < 0.2
 
 
 def test_nothing_is_compressed_that_would_have_to_wait(shared_front: Nginx) -> None:

@@ -28,6 +28,7 @@ def nodes(socket_node: StartSocketNode, tmp_path: Path) -> Iterator[list[Node]]:
     redis.kill()
 
 
+@pytest.mark.fault
 def test_a_rolling_restart_under_load_loses_nothing(nodes: list[Node], nginx: StartNginx, tmp_path: Path) -> None:
     """FLT-10: every reader is sent away and finds the other node, and no publisher is refused."""
     front = nginx(*nodes, changes=UNLIMITED | CLOSING)
@@ -66,10 +67,11 @@ def restarted_by_file(folder: Path, nodes: list[Node]) -> Iterator[None]:
         thread.join(30)
 
 
+@pytest.mark.fault
 def test_a_node_that_dies_hands_its_readers_to_the_other(nodes: list[Node], nginx: StartNginx) -> None:
     """FLT-09: `kill -9`; through nginx they resume on the other by their cursor, and nginx asks nobody to wait."""
     front = nginx(*nodes, changes=UNLIMITED | CLOSING)
-    with Scene(front.plain_port, 6) as scene:
+    with Scene(front.plain_port, 6, company=False) as scene:  # whose connections are counted
         for node in nodes:
             scene.wait_for(30)
             [held] = readers([node])
