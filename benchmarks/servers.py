@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -147,7 +148,9 @@ class Ringcast(Server):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
         try:
             connection.request("GET", "/ready")
-            return connection.getresponse().status == 200
+            answer = connection.getresponse()
+            # A bridge that does not read yet takes no node out of service, but what is published to it now is lost.
+            return answer.status == 200 and set(json.loads(answer.read())["checks"].values()) <= {"ok", False}
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -171,6 +174,25 @@ class RedisStore(Server):
         if program is None:
             raise StartError("redis-server is not installed")
         return [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+class NatsCore(Server):
+    """Where messages come from: core NATS, which keeps nothing."""
+
+    name, title = "nats", "NATS"
+
+    def __init__(self, folder: Path, core: int | None = None) -> None:
+        super().__init__(folder, core)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+        if program is None:
+            raise StartError("nats-server is not installed")
+        return [program, "--addr", "127.0.0.1", "--port", str(self.port)]
 
 
 class Floor(Server):

@@ -6,6 +6,8 @@ stranded). Must never know of Tornado.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import ujson
 
 from server.endings import BAD_REQUEST, FORBIDDEN, UNAUTHORIZED, Ending
@@ -19,7 +21,7 @@ COMMON_HEADERS = [NO_STORE, NOSNIFF, NO_REFERRER]
 
 class Refused(Exception):
     """A request that is not served. `status` overrides the ending's (413, 409); `challenge` is a WWW-Authenticate
-    value."""
+    value; `beside` are fields of the body after this server's own, where an application's clients know another form."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class Refused(Exception):
         code: str = "",
         challenge: str | None = None,
         more: object = None,
+        beside: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(reason or ending.reason)
         self.ending = ending
@@ -40,6 +43,7 @@ class Refused(Exception):
         self.code = code or ending.code
         self.challenge = challenge
         self.more = more
+        self.beside = beside or {}
 
 
 def bad(field: str, reason: str, *, too_large: bool = False) -> Refused:
@@ -91,6 +95,7 @@ def refusal_response(refused: Refused, request: Request, *, stream: bool) -> Res
     body["reason"] = refused.reason
     if refused.more is not None:
         body["errors"] = refused.more
+    body |= refused.beside
     response = json_response(body, refused.status)
     if ending.reconnect:
         response.headers.append(("Retry-After", str(max(1, round(retry_ms / 1000)))))

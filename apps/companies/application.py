@@ -99,7 +99,8 @@ class Companies:
 
     def streams(self) -> Sequence[StreamRoute]:
         """What it streams."""
-        return [StreamRoute(STREAM, CHANNEL, self.watch.admit, "The events of one company.", StreamQuery, EVENTS)]
+        admit = self.watch.admit
+        return [StreamRoute(STREAM, CHANNEL, admit, "The events of one company.", StreamQuery, EVENTS, own_rules=True)]
 
     async def start(self) -> None:
         """Know the flags before anybody is admitted. Raises DatabaseUnavailable."""

@@ -32,14 +32,14 @@ log = get_logger("companies")
 
 
 class Flags:
-    """`default` is for companies that have no flag. `state` is "ok" or what is wrong."""
+    """`default` is for companies that have no flag, and for whoever asks of none. `state` is "ok" or what is wrong."""
 
     def __init__(self, store: CompanyStore, hub: Hub, finisher: Finisher, channel: str, *, default: bool) -> None:
         self._store = store
         self._hub = hub
         self._finisher = finisher
         self._channel = channel
-        self._default = default
+        self.default = default
         self._different: set[str] = set()
         self._ended: dict[str, float] = {}
         self._news = asyncio.Event()
@@ -52,7 +52,7 @@ class Flags:
 
     def allow(self, company: str) -> bool:
         """True if a company's events are streamed."""
-        return (company in self._different) != self._default
+        return (company in self._different) != self.default
 
     def settled(self, company: str) -> bool:
         """False as long as a new stream could be taken for one of those that were told to end."""
@@ -68,7 +68,7 @@ class Flags:
 
     async def load(self) -> None:
         """Know what the database says. Raises DatabaseUnavailable."""
-        self._different = await self._store.with_flag(not self._default)
+        self._different = await self._store.with_flag(not self.default)
 
     async def look(self) -> None:
         """See what has changed in the database. Raises DatabaseUnavailable."""

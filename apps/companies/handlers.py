@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from apps.companies.flags import Flags
 from apps.companies.model import Flag, Stats, health_of, is_company, scoped, stats_of
 from apps.companies.presence import Presence
+from apps.companies.refusals import in_both_forms
 from apps.companies.store import CompanyStore
 from apps.companies.tally import Tally
 from bridges.database import DatabaseUnavailable
@@ -63,9 +64,9 @@ class CompanyHandlers:
             status, found = "degraded", self._presence.here()
         principal = call.principal
         if principal is ANONYMOUS or not (principal.operate or principal.company):
-            return Reply(health_of(status, True, None, time.time()))
+            return Reply(health_of(status, self._flags.default, None, time.time()))
         company = _scope(principal)
-        enabled = company is None or self._flags.allow(company)
+        enabled = self._flags.default if company is None else self._flags.allow(company)
         return Reply(health_of(status, enabled, scoped(found, company), time.time()))
 
     async def _list(self, call: Call) -> Reply:
@@ -95,7 +96,7 @@ def _scope(principal: Principal) -> str | None:
     if principal.operate:
         return None
     if not principal.company:
-        raise missing_grant("the token names no company")
+        raise in_both_forms(missing_grant("the token names no company"))
     return principal.company
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from apps.companies.flags import Flags
 from apps.companies.model import MAX_ID_CHARACTERS, is_company, topic_of
+from apps.companies.refusals import in_both_forms
 from handlers.answers import Refused, bad, missing_token
 from handlers.fields import parse_last
 from handlers.streams import Admitted, StreamCall
@@ -44,14 +45,18 @@ class Watch:
             raise missing_token()
         if not principal.operate and principal.company != company:
             self.refused["company"] += 1
-            raise Refused(FORBIDDEN, "companyId", "You can only stream events for your own company")
+            raise _forbidden("You can only stream events for your own company")
 
     def _check_flag(self, company: str) -> None:
         if not self._flags.allow(company):
             self.refused["flag"] += 1
-            raise Refused(FORBIDDEN, "companyId", "Streaming is switched off for this company")
+            raise _forbidden("Streaming is switched off for this company")
         if not self._flags.settled(company):
             raise Refused(UNAVAILABLE, "companyId", "streaming was switched on a moment ago")
+
+
+def _forbidden(reason: str) -> Refused:
+    return in_both_forms(Refused(FORBIDDEN, "companyId", reason))
 
 
 def _company(parameters: Mapping[str, str]) -> str:

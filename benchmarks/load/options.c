@@ -21,6 +21,7 @@ static const struct {
     ROW("publish-to", TEXT, publish_to, "where events go; the same as --to unless given"),
     ROW("publish-path", TEXT, publish_path, "path of a publish"),
     ROW("publish-header", LINES, publish_header, "a header line of a publish; may repeat"),
+    ROW("publish-subject", TEXT, publish_subject, "publish to the NATS server at --publish-to, with this subject"),
     ROW("publish-type", TEXT, publish_type, "its Content-Type"),
     ROW("prefix", TEXT, prefix, "what precedes the data of an event in a body; {g}: the event's group"),
     ROW("suffix", TEXT, suffix, "what follows it"),
@@ -80,7 +81,8 @@ static void check(Options *o) {
   if (!o->replay) o->witnesses = o->readers;
   bool sound = o->to && o->groups >= 1 && o->publishers >= 1 && o->batch >= 1 && o->in_flight >= 1 && o->sources >= 1 &&
                o->sources <= 250 && o->stalled <= o->readers && o->witnesses <= o->readers && o->bytes >= MARK_BYTES &&
-               o->count >= 0 && o->count + o->replay < 1 << 28 && !((o->one_at_a_time || o->replay) && o->groups > 1);
+               o->count >= 0 && o->count + o->replay < 1 << 28 && !((o->one_at_a_time || o->replay) && o->groups > 1) &&
+               !(*o->publish_subject && (o->replay || o->batch > 1));
   if (sound) return;
   print_usage(stderr);
   exit(2);
@@ -92,6 +94,7 @@ void read_options(Options *options, int argc, char **argv) {
                        .publish_path = "/",
                        .publish_header = "",
                        .publish_type = "text/plain",
+                       .publish_subject = "",
                        .prefix = "",
                        .suffix = "",
                        .cursor_after = "",

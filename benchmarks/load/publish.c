@@ -109,9 +109,12 @@ static void send_batch(Desk *desk, Lane *lane, uint64_t due) {
   const Options *o = &desk->storm->options;
   uint32_t first = (uint32_t)(o->replay + lane->next * o->batch);
   lane->due_ns = due;
-  lane->length = publish_request(desk->storm, lane->request, first, events_in(o, lane->next), due);
+  bool nats = *o->publish_subject;
+  lane->length = nats ? nats_publish(desk->storm, lane->request, lane->fd < 0, first, due)
+                      : publish_request(desk->storm, lane->request, first, events_in(o, lane->next), due);
   lane->sent = 0;
   lane->busy = true;
+  lane->retried = nats;  // it closes no connection because it rests, and a second try might be a second event
   answer_begin(&lane->answer);
   transmit(desk, lane);
 }
@@ -125,6 +128,7 @@ static void finish_answer(Desk *desk, Lane *lane) {
 
 static void hear(Desk *desk, Lane *lane) {
   char bytes[16384];
+  bool nats = *desk->storm->options.publish_subject;
   while (lane->fd >= 0) {
     ssize_t got = read(lane->fd, bytes, sizeof bytes);
     if (got < 0) {
@@ -134,7 +138,7 @@ static void hear(Desk *desk, Lane *lane) {
     bool ended_by_close = got == 0 && lane->busy && lane->answer.part == BODY && lane->answer.left < 0;
     if (got == 0 && !ended_by_close) lost(desk, lane);
     if (got == 0 && ended_by_close) lane->answer.close = true;
-    if (lane->busy && got > 0) answer_feed(&lane->answer, bytes, got);
+    if (lane->busy && got > 0) (nats ? nats_answer_feed : answer_feed)(&lane->answer, bytes, got);
     if (lane->busy && (lane->answer.done || ended_by_close)) finish_answer(desk, lane);
     if (got == 0) return;
   }

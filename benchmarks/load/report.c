@@ -13,8 +13,8 @@ static void percentiles(const char *what, const Histogram *histogram) {
   static const struct {
     const char *name;
     double share;
-  } points[] = {{"p50", .5}, {"p90", .9}, {"p99", .99}, {"p999", .999}};
-  for (int i = 0; i < 4; i++)
+  } points[] = {{"p50", .5}, {"p90", .9}, {"p95", .95}, {"p99", .99}, {"p999", .999}};
+  for (size_t i = 0; i < sizeof points / sizeof *points; i++)
     printf(",\"%s_%s_ms\":%.6g", what, points[i].name, (double)histogram_at(histogram, points[i].share) / 1e6);
   printf(",\"%s_max_ms\":%.6g", what, (double)histogram->highest / 1e6);
 }

@@ -7,17 +7,17 @@
 
 enum { HEAD_ROOM = 8192, EDGE_ROOM = 64 };
 
-static size_t body_room(const Options *o) {
+size_t body_room(const Options *o) {
   return (size_t)o->batch * (strlen(o->prefix) + strlen(o->suffix) + (size_t)o->bytes + EDGE_ROOM);
 }
 
 size_t publish_request_room(const Storm *storm) {
   const Options *o = &storm->options;
-  return HEAD_ROOM + strlen(o->publish_header) + strlen(o->publish_path) + body_room(o);
+  return HEAD_ROOM + strlen(o->publish_header) + strlen(o->publish_path) + strlen(o->publish_subject) + body_room(o);
 }
 
 // One event; UINT32_MAX makes one without a mark, which no reader accounts for.
-static char *write_event(const Options *o, char *out, uint32_t sequence, uint64_t due_ns) {
+char *write_event(const Options *o, char *out, uint32_t sequence, uint64_t due_ns) {
   expand(out, strlen(o->prefix) + EDGE_ROOM, o->prefix, 0, 0, sequence % o->groups);
   out += strlen(out);
   memset(out, '-', (size_t)o->bytes);

@@ -19,6 +19,7 @@ typedef struct {
   char *to, *publish_to;                               // "127.0.0.1:8888" or "unix:/path"
   char *path, *header;                                 // what a reader asks for; {n} reader, {f} filter, {g} group
   char *publish_path, *publish_header, *publish_type;  // how an event goes in
+  char *publish_subject;  // "": by HTTP; else publish_to is a NATS server
   char *prefix, *suffix;  // what stands around an event's data in the body; {g} group of the event
   char *cursor_after;     // in a publish answer, the text right before the id
   char *pids;             // processes whose CPU and memory are measured
@@ -122,8 +123,10 @@ uint64_t mark_due_ns(const char *mark);
 Snapshot take_snapshot(const char *pids);
 
 // request.c
+char *write_event(const Options *o, char *out, uint32_t sequence, uint64_t due_ns);
 size_t publish_request(const Storm *storm, char *out, uint32_t first, long events, uint64_t due_ns);
 size_t publish_request_room(const Storm *storm);
+size_t body_room(const Options *o);
 
 // answer.c: one HTTP answer on a kept-alive connection, however it is framed
 typedef struct {
@@ -136,6 +139,10 @@ typedef struct {
 } Answer;
 void answer_begin(Answer *answer);
 void answer_feed(Answer *answer, const char *bytes, long length);
+
+// nats.c
+size_t nats_publish(const Storm *storm, char *out, bool begins, uint32_t sequence, uint64_t due_ns);
+void nats_answer_feed(Answer *answer, const char *bytes, long length);
 
 // account.c
 void account_begin(Storm *storm);

@@ -68,7 +68,8 @@ def test_a_stream_has_its_company_s_events_and_goes_on_where_it_was(shared: Node
         assert [(event.type, event.id) for event in events] == [("metric_updated", own) for own in ids]
         assert data(first) == metric("go-on", 0.1)
     assert stream.headers["content-type"] == "text/event-stream"
-    assert stream.headers["cache-control"].startswith("no-")
+    assert stream.headers["cache-control"] == "no-store, no-transform"
+    assert stream.headers["connection"] == "close"
     with opened(shared, "go-on", of("go-on"), f"&lastEventId={ids[0]}") as stream:
         assert values(stream, 2) == [0.2, 0.3]
     with opened(shared, "go-on", of("go-on"), Last_Event_ID=ids[1]) as stream:
@@ -103,7 +104,14 @@ def test_a_stream_that_is_refused_says_why(
     found, answer = ask(shared, "GET", f"/stream/updates{query}", claims=claims)
     assert (found, answer.get("field")) == (status, field)
     if status == 403:
-        assert answer["reason"] == "You can only stream events for your own company"
+        reason = "You can only stream events for your own company"
+        assert answer == {
+            "code": "forbidden",
+            "field": "companyId",
+            "reason": reason,
+            "error": "Forbidden",
+            "message": reason,
+        }
 
 
 def test_an_operator_and_development_mode_see_every_company(shared: Node, node: StartNode) -> None:
@@ -148,7 +156,7 @@ def test_a_slow_reader_loses_the_oldest_and_others_nothing(node: StartNode) -> N
 
 def test_heartbeats_are_comments_and_an_idle_stream_ends(node: StartNode) -> None:
     """C6: with shorter times."""
-    server = node(**SETTINGS, channels=json.dumps({"companies": {"heartbeat_seconds": 0.2, "idle_seconds": 1}}))
+    server = node(**SETTINGS, channels=json.dumps({"companies": {"heartbeat_seconds": 0.2, "idle_seconds": 3}}))
     with opened(server, "quiet", of("quiet")) as stream:
         assert stream.wait_end()[-1].type == "idle"
     lines = stream.raw.split(b"\n")
@@ -254,7 +262,8 @@ def test_statistics_and_health_are_the_seed_s(start: Start) -> None:
             assert (status, health["status"], health["streaming"]) == (200, "ok", {"enabled": True})
     assert ask(node, "GET", STATS)[0] == 401
     status, answer = ask(node, "GET", STATS, claims={"sub": "nobody's"})
-    assert (status, answer["reason"]) == (403, "the token names no company")
+    reason = "the token names no company"
+    assert (status, answer) == (403, {"code": "forbidden", "reason": reason, "error": "Forbidden", "message": reason})
     until_stats(node, OPERATOR, connections={})
     metrics = node.get("/metrics", **headers_of(OPERATOR))[2].decode()
     assert "ringcast_companies_streams 0.0" in metrics
@@ -281,6 +290,7 @@ def test_a_company_is_switched_off_and_on(start: Start) -> None:
     status, answer = ask(node, "GET", path_of("a"), claims=of("a"))
     assert (status, answer["field"]) == (403, "companyId")
     assert answer["reason"] == "Streaming is switched off for this company"
+    assert (answer["error"], answer["message"]) == ("Forbidden", answer["reason"])
     assert ask(node, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"] is False
     assert ask(node, "GET", f"{FLAGS}?limit=1", claims=OPERATOR)[1]["companies"] == [answer_of(node, flag)]
     ask(node, "PUT", flag, {"streaming": True}, OPERATOR)
@@ -314,12 +324,20 @@ def test_companies_may_have_to_be_switched_on_and_that_in_the_database(node: Sta
     """C4: with another default, by a statement that no node is told of."""
     server = node(**SETTINGS, companies_streaming=False)
     assert ask(server, "GET", path_of("a"), claims=of("a"))[0] == 403
+    assert enabled_for(server) == {"nobody": False, "of none": False, "operator": False, "a": False}
     with contextlib.closing(sqlite3.connect(tmp_path / "ringcast.db")) as database, database:
         database.execute("INSERT INTO companies (id, streaming) VALUES ('a', true)")
     wait_until(lambda: ask(server, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"])
+    assert enabled_for(server) == {"nobody": False, "of none": False, "operator": False, "a": True}
     opened(server, "a", of("a")).close()
     assert ask(server, "GET", path_of("b"), claims=of("b"))[0] == 403
     assert ask(server, "GET", f"{FLAGS}/a", claims=OPERATOR)[1]["changed"] == "1970-01-01T00:00:00.000Z"
+
+
+def enabled_for(node: Node) -> dict[str, bool]:
+    """C5: what the health says of streaming, by who asks."""
+    callers = {"nobody": None, "of none": {"sub": "nobody's"}, "operator": OPERATOR, "a": of("a")}
+    return {name: ask(node, "GET", HEALTH, claims=who)[1]["streaming"]["enabled"] for name, who in callers.items()}
 
 
 @pytest.mark.parametrize(

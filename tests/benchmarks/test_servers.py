@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,38 @@ def test_a_server_that_cannot_start_is_trouble_and_is_not_tried_again(
     for _ in range(2):
         assert lab.compare(["floor"], lab.load("never"), repetitions=2) == {}
     assert [server for server, _ in lab.trouble] == ["floor"]
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    """A node's /ready: in service, with a bridge of this state."""
+
+    bridge = "ok"
+
+    def do_GET(self) -> None:
+        body = json.dumps(
+            {"ready": True, "checks": {"relay": "ok", "draining": False, "bridge_b": self.bridge}}
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Tests are silent."""
+
+
+@pytest.mark.parametrize(("state", "ready"), [("ok", True), ("not connected yet", False)])
+def test_a_node_is_measured_once_its_bridge_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, ready: bool
+) -> None:
+    """Before, what is published to core NATS is lost, though the node is in service."""
+    monkeypatch.setattr(Ready, "bridge", state)
+    node = Ringcast(tmp_path, None)
+    with http.server.HTTPServer(("127.0.0.1", node.port), Ready) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert node.is_ready() is ready
+        thread.join()
 
 
 def test_a_server_is_gone_after_a_failure_inside_its_block(lab: Lab) -> None:

@@ -16,7 +16,7 @@ from handlers.answers import (
     refusal_response,
     wants_event_stream,
 )
-from server.endings import BAD_REQUEST, ENDINGS, FINISHED, Ending
+from server.endings import BAD_REQUEST, ENDINGS, FINISHED, FORBIDDEN, Ending
 from tests.handlers.lodge import facts, request
 
 BROWSER = {"accept": "text/event-stream"}
@@ -53,6 +53,11 @@ def test_who_should_not_come_back_gets_the_status_even_as_an_event_source(ending
 def test_what_is_finished_has_no_content() -> None:
     answer = refusal_response(Refused(FINISHED), request("/", **BROWSER), stream=True)
     assert (answer.status, answer.body) == (204, b"")
+
+
+def test_the_fields_of_an_application_s_own_form_stand_beside_the_server_s() -> None:
+    answer = refusal_response(Refused(FORBIDDEN, beside={"error": "Forbidden"}), request("/"), stream=False)
+    assert facts(answer) == {"code": "forbidden", "reason": FORBIDDEN.reason, "error": "Forbidden"}
 
 
 def test_a_field_and_a_reason_are_named() -> None:
