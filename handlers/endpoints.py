@@ -115,6 +115,17 @@ def signed_in(call: Call) -> None:
         raise missing_token()
 
 
+def readers(channel: str) -> Check:
+    """A token that grants a channel; to others what is there is not."""
+
+    def check(call: Call) -> None:
+        signed_in(call)
+        if not call.principal.rights(channel).subscribe:
+            raise not_found("", "there is nothing of that name")
+
+    return check
+
+
 def operators(call: Call) -> None:
     """A token with `ringcast.operate`."""
     signed_in(call)

@@ -226,11 +226,12 @@ class ResponseCache:
         has a store of its own, each has to hear of a drop (`Drop.facts`)."""
         if self._store is None:
             return 0
+        began = time.perf_counter()
         self._flights.note(drop)
         dropped = self._store.drop_now(drop)
         if dropped is not None:
-            return self._noted(drop, dropped)
-        task = asyncio.get_running_loop().create_task(self._drop(self._store, drop))
+            return self._noted(drop, dropped, began)
+        task = asyncio.get_running_loop().create_task(self._drop(self._store, drop, began))
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)
         return 0
@@ -239,21 +240,23 @@ class ResponseCache:
         """Drop; how many answers went."""
         if self._store is None:
             return 0
+        began = time.perf_counter()
         self._flights.note(drop)
-        return await self._drop(self._store, drop)
+        return await self._drop(self._store, drop, began)
 
-    async def _drop(self, store: Store, drop: Drop) -> int:
+    async def _drop(self, store: Store, drop: Drop, began: float) -> int:
         try:
-            return self._noted(drop, await store.drop(drop))
+            return self._noted(drop, await store.drop(drop), began)
         except StoreAway:  # and owes it
             self._tally.failures["drop"] += 1
             log.warning("cache_drop_owed", reason=drop.reason, **_about(drop))
             return 0
 
-    def _noted(self, drop: Drop, dropped: Mapping[str, int]) -> int:
+    def _noted(self, drop: Drop, dropped: Mapping[str, int], began: float) -> int:
         number = self._tally.note_drop(drop.reason, dropped)
+        took_ms = round((time.perf_counter() - began) * 1e3, 3)
         (log.info if number or not drop.change else log.debug)(
-            "cache_dropped", reason=drop.reason, answers=number, **_about(drop)
+            "cache_dropped", reason=drop.reason, answers=number, took_ms=took_ms, **_about(drop)
         )
         return number
 

@@ -38,28 +38,37 @@ class StreamCall:
 @dataclass(slots=True)
 class Admitted:
     """What the stream is. `principal` is whose rights it lives by: it ends when they do. `last`: so many events from
-    before, for a client without a cursor. `greeting`: see server/opening.py."""
+    before, for a client without a cursor. `greeting` and `look_again`: see server/opening.py."""
 
     selection: Selection
     principal: Principal
     last: int = 0
     greeting: Callable[[], bytes] | None = None
+    look_again: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
 class StreamRoute:
     """A stream. `path` has arguments in braces, each one segment. `admit` raises Refused: 404 for what is not there,
     204 (server.endings.FINISHED) for what is finished, 400 with the field for what is not valid. If it is a coroutine
-    function the stream takes longer to open. `token_parameter`: the name of the token in the query. `query` and
-    `events` are for the description of the API."""
+    function the stream takes longer to open. Where only some calls take that, `admit` gives None for those and
+    `admit_later` is asked.
+
+    Who may watch is what the channel's policy says (`anonymous`, else a token that grants the channel), before anything
+    else is looked at. `own_rules`: `admit` has rules of its own in its place.
+
+    `token_parameter`: the name of the token in the query. `query` and `events` are for the description of the API.
+    """
 
     path: str
     channel: str
-    admit: Callable[[StreamCall], Admitted | Awaitable[Admitted]]
+    admit: Callable[[StreamCall], Admitted | Awaitable[Admitted] | None]
     summary: str
     query: type[BaseModel] | None = None
     events: Mapping[str, str] = field(default_factory=dict)
     token_parameter: str = PARAMETER
+    admit_later: Callable[[StreamCall], Awaitable[Admitted]] | None = None
+    own_rules: bool = False
 
     @cached_property
     def waits(self) -> bool:

@@ -137,6 +137,8 @@ class Subscriber:
                 return None
             call, origin = self._call(request, route, arguments)
             admitted = route.admit(call)
+            if admitted is None:
+                return None
             assert isinstance(admitted, Admitted)
             return self._subscription(route, call, admitted, origin)
         rooms = self._rooms
@@ -179,6 +181,9 @@ class Subscriber:
             route, arguments = found
             call, origin = self._call(request, route, arguments)
             admitted = route.admit(call)
+            if admitted is None:
+                assert route.admit_later is not None
+                admitted = route.admit_later(call)
             admitted = admitted if isinstance(admitted, Admitted) else await admitted
             return self._subscription(route, call, admitted, origin)
         subscription = self.subscribe(request)
@@ -192,8 +197,14 @@ class Subscriber:
         self, request: Request, route: StreamRoute, arguments: Mapping[str, str]
     ) -> tuple[StreamCall, str | None]:
         """What an application has to judge, and the allowed origin. Raises Refused."""
-        origin = self._rooms.origins.check(request)
-        principal = self._rooms.authenticate(request, route.token_parameter)
+        rooms = self._rooms
+        origin = rooms.origins.check(request)
+        principal = rooms.authenticate(request, route.token_parameter)
+        if not route.own_rules:
+            channel = rooms.hub.channels[route.channel]
+            if principal is ANONYMOUS and not channel.policy.anonymous:
+                raise missing_token()
+            rooms.check_readable(route.channel, principal, channel)
         parameters: dict[str, str] = {}
         for name, value in parse_query(request.query):
             if name in CURSOR_NAMES:
@@ -223,6 +234,7 @@ class Subscriber:
             Encoding.PLAIN if request.http_1_0 else Encoding.CHUNKED,
             principal.marks,
             admitted.greeting,
+            admitted.look_again,
         )
 
     @staticmethod

@@ -107,6 +107,8 @@ class StreamSurface:
             start = await opener.find(wanted)
             if admission.draining:
                 raise Refused(admission.refusal(wanted.remote, wanted.subject) or DRAINING)
+            if wanted.look_again is not None:
+                wanted.look_again()
             return start
         except Exception as error:
             return self._answer(error, request, stream=True)

@@ -53,7 +53,7 @@ class Vitals:
         relay = "ok" if state["ok"] else str(state.get("reason", "does not take appends"))
         # A bridge that is away takes no node out of service: readers are served as ever. So it is said, and no more.
         others = {name: state() for name, state in node.checks.items()}
-        checks = {"relay": relay, "draining": node.draining} | others
+        checks = {"relay": relay, "accepting": node.accepting(), "draining": node.draining} | others
         response = json_response({"ready": node.ready, "checks": checks}, 200 if node.ready else 503)
         if not node.ready:
             response.headers.append(("Retry-After", "5"))

@@ -33,6 +33,7 @@ MAX_FIELD_BYTES = 1_024  # id, type, retry and their names are at the most this
 MAX_GROWTH = 7  # a byte of data is at the most this many on the wire ("\n" becomes "\ndata: ")
 
 Listener = Callable[[Sequence[Entry]], None]
+Missed = Callable[[], None]
 
 log = get_logger("hub")
 
@@ -57,15 +58,19 @@ class Hub:
         self._max_channels = max_channels
         self._opening: dict[str, asyncio.Task[Channel]] = {}
         self._listeners: dict[str, list[Listener]] = {}
+        self._missed: dict[str, list[Missed]] = {}
         self._beginning: dict[str, asyncio.Task[None]] = {}
         self._wanted: dict[str, set[int]] = {}
         # The memory relay appends without waiting: publishes then need no coroutine.
         self._append_now = relay.append_now if isinstance(relay, MemoryRelay) else None
 
-    def listen(self, channel: str, listener: Listener) -> None:
+    def listen(self, channel: str, listener: Listener, missed: Missed | None = None) -> None:
         """Call `listener` with the entries of a channel as they are delivered on this node, before its readers get
-        them. Of a split channel only followed shards come."""
+        them. Of a split channel only followed shards come. `missed` is called where some may never come, before readers
+        are told of the gap: what a listener knows from entries is doubtful then."""
         self._listeners.setdefault(channel, []).append(listener)
+        if missed is not None:
+            self._missed.setdefault(channel, []).append(missed)
 
     async def start(self, names: Sequence[str]) -> None:
         """Open the relay and the channels that are always there. Raises RelayUnavailable."""
@@ -141,17 +146,19 @@ class Hub:
             self._broadcaster.publish(channel.accept(entries, time.monotonic()))
 
     @staticmethod
-    def _tell(listener: Listener, entries: Sequence[Entry]) -> None:
+    def _tell(listener: Callable[..., None], *what: Sequence[Entry]) -> None:
         try:
-            listener(entries)
+            listener(*what)
         except Exception:  # readers are not to suffer from it
             log.exception("listener_failed")
 
     def _turn(self, name: str, reason: str, position: int, state: LogState) -> None:
-        """The log is not what it was: every reader is told so, and goes on from where the log is now."""
+        """The log is not what it was: listeners and every reader are told so, and go on from where the log is now."""
         channel = self.channels.get(name)
         if channel is None:
             return
+        for missed in self._missed.get(name, ()):
+            self._tell(missed)
         if state.missing:  # of the other shards nothing is
             self._broadcaster.publish(channel.lose(state.missing, reason, position))
             return

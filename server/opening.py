@@ -40,7 +40,9 @@ class Subscription:
     seconds or None.
 
     `origin` is the allowed origin to name in the answer, or None. `greeting` makes the blocks that a stream begins with
-    whose client has nothing yet: the present state of what it watches. They carry no ids.
+    whose client has nothing yet: the present state of what it watches. They carry no ids. `look_again` is called before
+    the opening of a stream that had to wait for the relay, and raises if there is no room for it any more: many may
+    have been admitted meanwhile that are not open yet.
     """
 
     channel: Channel
@@ -54,6 +56,7 @@ class Subscription:
     encoding: Encoding
     marks: tuple[str, ...] = ()
     greeting: Callable[[], bytes] | None = None
+    look_again: Callable[[], None] | None = None
 
 
 class Opener:

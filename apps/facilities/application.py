@@ -23,7 +23,7 @@ from apps.facilities.store import FacilityStore
 from apps.facilities.watch import Watch
 from apps.pages import page_endpoints
 from bridges.leases import Turn
-from handlers.endpoints import Endpoint
+from handlers.endpoints import Endpoint, everybody, readers
 from handlers.streams import StreamRoute
 from server.logs import get_logger
 
@@ -45,9 +45,10 @@ class Facilities:
         self.store = FacilityStore(surroundings.database, surroundings.outbox, CHANNEL)
         self.watch = Watch(self.store, CHANNEL)
         invalidation = Invalidation(surroundings.cache, surroundings.node_name)
-        surroundings.hub.listen(CHANNEL, invalidation.delivered)
+        surroundings.hub.listen(CHANNEL, invalidation.delivered, invalidation.missed)
+        access = everybody if settings.channel(CHANNEL, self.policy).anonymous else readers(CHANNEL)
         self.handlers = FacilityHandlers(
-            self.store, invalidation, Places(text_of("places.tsv")), read_providers(), read_procedures()
+            self.store, invalidation, Places(text_of("places.tsv")), read_providers(), read_procedures(), access
         )
         self.turn = Turn(surroundings.database, "facility_simulation", surroundings.node_name)
         self.simulation = Simulation(self.store, self.turn, settings.facilities_change_seconds, Random())

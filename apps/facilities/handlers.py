@@ -1,12 +1,11 @@
 """Facilities over HTTP: search, one of them, suggestions, the catalogue, places by name, and changes.
 
-Owns the endpoints, who may use them (everybody reads, operators change), and how long answers are kept. Must never know
-how a facility is stored.
+Owns the endpoints, who may use them (operators change; everybody reads, or where the channel is not for everybody,
+those whose token grants it), and how long answers are kept. Must never know how a facility is stored.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,42 +13,51 @@ from typing import Any
 
 from apps.facilities.catalogue import Rows
 from apps.facilities.invalidation import (
+    ONE,
     SEARCH,
     SUGGEST,
     Invalidation,
     region_orders,
     search_orders,
 )
-from apps.facilities.model import Facility, FacilityChange, tag_of
+from apps.facilities.model import ID, Facility, FacilityChange, tag_of
 from apps.facilities.places import Places
 from apps.facilities.questions import Around, Geocode, Search, Suggest
 from apps.facilities.replies import Cities, Dropped, Procedures, Providers, Results, Suggestions, Whole
 from apps.facilities.store import FacilityStore, Found
 from handlers.answers import Refused
 from handlers.cache_entry import Drop
-from handlers.endpoints import Call, Endpoint, Page, Reply, invalid, not_found, operators
+from handlers.endpoints import Call, Check, Endpoint, Page, Reply, invalid, not_found, operators
+from server.region import MAX_RADIUS_KM
 
-ONE = "/api/facilities/{id}"
 TAG = "facilities"
 SEARCH_SECONDS = 300.0
 ONE_SECONDS = 600.0
 SUGGEST_SECONDS = 180.0
 CATALOGUE_SECONDS = 1_800.0
 GEOCODE_SECONDS = 3_600.0
-_ID = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
+# Where what is asked of no place lies: every region has a place in common with it.
+WORLD = (0.0, 0.0, MAX_RADIUS_KM)
 
 
 class FacilityHandlers:
-    """The endpoints. `providers` and `procedures` are the catalogue."""
+    """The endpoints. `providers` and `procedures` are the catalogue. `access`: who may read."""
 
     def __init__(
-        self, store: FacilityStore, invalidation: Invalidation, places: Places, providers: Rows, procedures: Rows
+        self,
+        store: FacilityStore,
+        invalidation: Invalidation,
+        places: Places,
+        providers: Rows,
+        procedures: Rows,
+        access: Check,
     ) -> None:
         self._store = store
         self._invalidation = invalidation
         self._places = places
         self._providers = providers
         self._procedures = procedures
+        self._own: dict[str, Any] = {"tag": TAG, "access": access}
         self._ids = {
             "insurance_providers": {one["id"] for one in providers},
             "prices": {one["id"] for one in procedures},
@@ -61,15 +69,15 @@ class FacilityHandlers:
         return [
             Endpoint(
                 "GET", SEARCH, self._search, "Facilities, the nearest first.", Search, reply=Results,
-                keep_seconds=SEARCH_SECONDS, shared=True, drop_on_change=False, tag=TAG,
+                keep_seconds=SEARCH_SECONDS, shared=True, drop_on_change=False, **self._own,
             ),
             Endpoint(
                 "GET", SUGGEST, self._suggest, "Facilities by the beginnings of words.", Suggest,
-                reply=Suggestions, keep_seconds=SUGGEST_SECONDS, shared=True, drop_on_change=False, tag=TAG,
+                reply=Suggestions, keep_seconds=SUGGEST_SECONDS, shared=True, drop_on_change=False, **self._own,
             ),
             Endpoint(
                 "GET", ONE, self._get, "One facility.", reply=Whole,
-                keep_seconds=ONE_SECONDS, shared=True, tag=TAG,
+                keep_seconds=ONE_SECONDS, shared=True, **self._own,
             ),
             Endpoint(
                 "PATCH", ONE, self._change, "Change a facility.", body=FacilityChange, reply=Whole,
@@ -83,15 +91,15 @@ class FacilityHandlers:
         return [
             Endpoint(
                 "GET", "/api/insurance-providers", self._list_providers, "Insurance providers.", Page, reply=Providers,
-                keep_seconds=CATALOGUE_SECONDS, shared=True, tag=TAG,
+                keep_seconds=CATALOGUE_SECONDS, shared=True, **self._own,
             ),
             Endpoint(
                 "GET", "/api/procedures", self._list_procedures, "Procedures.", Page, reply=Procedures,
-                keep_seconds=CATALOGUE_SECONDS, shared=True, tag=TAG,
+                keep_seconds=CATALOGUE_SECONDS, shared=True, **self._own,
             ),
             Endpoint(
                 "GET", "/api/geocode", self._geocode, "Places by name.", Geocode, reply=Cities,
-                keep_seconds=GEOCODE_SECONDS, shared=True, tag=TAG,
+                keep_seconds=GEOCODE_SECONDS, shared=True, **self._own,
             ),
         ]  # fmt: skip
 
@@ -115,14 +123,14 @@ class FacilityHandlers:
         return Reply(
             {"facilities": facts, "total": total, "limit": query.limit, "offset": query.offset},
             tags=[tag_of(one.facility.id) for one in found],
-            area=None if place is None else (place.latitude, place.longitude, place.radius_km),
+            area=WORLD if place is None else (place.latitude, place.longitude, place.radius_km),
         )
 
     async def _suggest(self, call: Call) -> Reply:
         found = await self._store.suggest(call.query.q, call.query.limit)
         names = ("id", "name", "facility_type", "city", "country")
         facts = [{name: getattr(one, name) for name in names} for one in found]
-        return Reply({"suggestions": facts}, tags=[tag_of(one.id) for one in found])
+        return Reply({"suggestions": facts}, tags=[tag_of(one.id) for one in found], area=WORLD)
 
     async def _get(self, call: Call) -> Reply:
         facility_id = _id_of(call)
@@ -172,7 +180,7 @@ class FacilityHandlers:
 def _id_of(call: Call) -> str:
     """The id of the path. What can be none is asked of no database. Raises Refused."""
     facility_id = call.arguments["id"]
-    if _ID.fullmatch(facility_id) is None:
+    if ID.fullmatch(facility_id) is None:
         raise _unknown()
     return facility_id
 

@@ -1,8 +1,8 @@
 """What happens to kept answers when a facility changes, or an administrator says so.
 
 Owns the rule: a change drops the answers about that one facility; searches and suggestions live out their time, and
-only an order ends them sooner. An order is an event of its own, private, so that every node hears of it. Must never
-know how a facility changes.
+only an order ends them sooner. An order is an event of its own, private, so that every node hears of it. Where events
+may never come, a change or an order may be among them: all of these answers go. Must never know how a facility changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from handlers.response_cache import ResponseCache
 from server.event import Event
 from server.relay.protocol import Entry
 
+ONE = "/api/facilities/{id}"
 SEARCH = "/api/facilities/search"
 SUGGEST = "/api/facilities/suggest"
 ORDER_TOPIC = "cache"
 ORDER = "cache_drop"
+MISSED = "missed"
 _FACILITIES = "facilities/"
 
 
@@ -31,7 +33,8 @@ def search_orders() -> list[Drop]:
 
 
 def region_orders(area: Area) -> list[Drop]:
-    """Whatever is about a place in this area: searches that reach into it, and the facilities in it."""
+    """Whatever is about a place in this area: the facilities in it, searches that reach into it, and what is asked of
+    the whole world (searches without a place, suggestions)."""
     return [Drop("region", area=area)]
 
 
@@ -68,6 +71,11 @@ class Invalidation:
         for entry in entries:
             if entry.event.type == ORDER and entry.event.private:
                 self._obey(ujson.loads(entry.event.data))
+
+    def missed(self) -> None:
+        """Something may have changed, or been ordered, that nobody here will hear of."""
+        for route in (ONE, SEARCH, SUGGEST):
+            self._cache.begin_drop(Drop(MISSED, route=route))
 
     def _obey(self, facts: Mapping[str, Any]) -> None:
         if facts["node"] != self._node:

@@ -9,6 +9,7 @@ monitored fields that changed with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ MONITORED: Mapping[str, str] = {
 UNMONITORED = "facility_update"
 MAX_WAIT_MINUTES = 1_440
 MAX_PRICE = 1_000_000_000
+ID = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
 
 
 CatalogueId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]

@@ -122,6 +122,7 @@ class Monitors:
                 StreamQuery,
                 events,
                 STREAM_PARAMETER,
+                own_rules=True,
             )
         ]
 

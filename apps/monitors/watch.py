@@ -4,7 +4,8 @@ Owns who is admitted and to what: the events whose one topic is the tenant's, an
 lives by the token's rights, so it ends when they do. Must never know what the events mean.
 
 Invariants: who is refused for a limit comes back later by itself (contract, Never stranded). Streams on other nodes
-count as of their last registration, so the limit may be passed by what comes within those seconds.
+count as of their last registration, so the limit may be passed by what comes within those seconds. Streams that wait
+for the relay count when they open, so that no crowd of them gets past the limit.
 Cost: an index look-up per stream; a look at the other nodes every `LOOK_SECONDS`.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from apps.monitors.limits import Buckets
@@ -56,14 +58,18 @@ class Watch:
         principal = self._tokens.of_stream(call)
         tenant = tenant_of(principal)
         types, last = _types(call.parameters), parse_last(call.parameters.get("last"))
-        if self._most and self.streams_of(tenant) + self._elsewhere.get(str(tenant), 0) >= self._most:
-            self.refused[TOO_MANY.code] += 1
-            raise Refused(TOO_MANY, reason=f"at most {self._most} streams of one tenant")
+        self._check_room(tenant)
         if not self._rate.take(str(tenant)):
             self.refused[RATE_LIMITED.code] += 1
             raise Refused(RATE_LIMITED, reason="too many new streams of this tenant")
         topic = exact_selector(topic_of(tenant))
-        return Admitted(Selection(frozenset([topic]), types, (topic,)), principal, last)
+        selection = Selection(frozenset([topic]), types, (topic,))
+        return Admitted(selection, principal, last, look_again=partial(self._check_room, tenant))
+
+    def _check_room(self, tenant: int) -> None:
+        if self._most and self.streams_of(tenant) + self._elsewhere.get(str(tenant), 0) >= self._most:
+            self.refused[TOO_MANY.code] += 1
+            raise Refused(TOO_MANY, reason=f"at most {self._most} streams of one tenant")
 
     def streams_of(self, tenant: int) -> int:
         """How many streams of a tenant this node holds."""

@@ -21,7 +21,7 @@ from apps.prices.tending import Tending
 from apps.prices.watch import StreamQuery, Watch
 from bridges.leases import Turn
 from config.settings import Settings
-from handlers.endpoints import Endpoint
+from handlers.endpoints import Endpoint, everybody, readers
 from handlers.streams import StreamRoute
 from server.logs import get_logger
 
@@ -54,8 +54,8 @@ class Prices:
         self.tending = Tending(history, self.turn, keep_points_seconds=keep)
         self._source = make_source(settings)
         self.sync = None if self._source is None else Sync(self._source, store, self.turn)
-        is_open = settings.channel(CHANNEL, self.policy).anonymous
-        self.handlers = PriceHandlers(store, history, CHANNEL, is_open=is_open)
+        access = everybody if settings.channel(CHANNEL, self.policy).anonymous else readers(CHANNEL)
+        self.handlers = PriceHandlers(store, history, access)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """What it answers."""
@@ -70,8 +70,12 @@ class Prices:
             PRICE_UPDATE: "a price that changed: item_id, high, low, high_time, low_time, timestamp",
             "heartbeat": "nothing has changed for a while",
         }
-        admit = self.watch.admit
-        return [StreamRoute(f"{ROOT}/stream", CHANNEL, admit, "Prices as they change.", StreamQuery, events)]
+        admit, later = self.watch.admit, self.watch.admit_later
+        return [
+            StreamRoute(
+                f"{ROOT}/stream", CHANNEL, admit, "Prices as they change.", StreamQuery, events, admit_later=later
+            )
+        ]
 
     async def start(self) -> None:
         """Which items there are. Raises DatabaseUnavailable."""

@@ -17,9 +17,7 @@ from apps.prices.history import MAX_POINTS, History
 from apps.prices.model import PERIODS, Period, Point, Price, begin_of
 from apps.prices.store import PriceStore
 from apps.prices.watch import Items, items_of
-from handlers.answers import missing_token
-from handlers.endpoints import Call, Endpoint, Page, Query, Reply, everybody, not_found
-from server.rights import ANONYMOUS
+from handlers.endpoints import Call, Check, Endpoint, Page, Query, Reply, not_found
 
 ROOT = "/api/v1/prices"
 # A chart that was loaded a minute ago is brought up to date by the stream.
@@ -89,17 +87,16 @@ class HistoryAnswer(BaseModel):
 
 
 class PriceHandlers:
-    """The endpoints. `is_open`: the channel is for everybody."""
+    """The endpoints. `access`: who may read."""
 
-    def __init__(self, store: PriceStore, history: History, channel: str, *, is_open: bool) -> None:
+    def __init__(self, store: PriceStore, history: History, access: Check) -> None:
         self._store = store
         self._history = history
-        self._channel = channel
-        self._is_open = is_open
+        self._access = access
 
     def endpoints(self) -> Sequence[Endpoint]:
         """See the module's head."""
-        own: dict[str, Any] = {"tag": "prices", "access": everybody if self._is_open else self._readers}
+        own: dict[str, Any] = {"tag": "prices", "access": self._access}
         return [
             Endpoint("GET", f"{ROOT}/current", self._list, "How items stand.", CurrentQuery, reply=CurrentList, **own),
             Endpoint("GET", f"{ROOT}/current/{{id}}", self._get, "How an item stands.", reply=Current, **own),
@@ -108,10 +105,6 @@ class PriceHandlers:
                 reply=HistoryAnswer, keep_seconds=KEEP_SECONDS, shared=True, drop_on_change=False, **own,
             ),
         ]  # fmt: skip
-
-    def _readers(self, call: Call) -> None:
-        if not call.principal.rights(self._channel).subscribe:
-            raise missing_token() if call.principal is ANONYMOUS else not_found("", "there is nothing of that name")
 
     async def _list(self, call: Call) -> Reply:
         query: CurrentQuery = call.query

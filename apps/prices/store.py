@@ -39,10 +39,11 @@ class PriceStore:
         async with self._database.reading() as connection:
             return {row.id: _price(row) for row in await connection.execute(select(items))}
 
-    async def ids(self) -> frozenset[int]:
-        """Which items there are."""
+    async def ids(self, among: frozenset[int] | None = None) -> frozenset[int]:
+        """Which items there are, of all or among some."""
+        wanted = select(items.c.id) if among is None else select(items.c.id).where(items.c.id.in_(among))
         async with self._database.reading() as connection:
-            return frozenset((await connection.execute(select(items.c.id))).scalars())
+            return frozenset((await connection.execute(wanted)).scalars())
 
     async def get(self, item_id: int) -> Price | None:
         """One item."""

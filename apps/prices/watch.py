@@ -1,11 +1,12 @@
 """The stream of prices: who is admitted, and to which items.
 
 Owns the filter `items`, the limit of streams, and which items there are, as this node knows it. Must never know what
-happens to a price. The stream begins with no prices: charts load those by REST, and it appends.
+happens to a price, or who is asking. The stream begins with no prices: charts load those by REST, and it appends.
 
-While prices come in for the first time, on this node or another, an item that is not known yet is admitted: an answer
-of 404 would send an EventSource away for good.
-Cost: a set look-up for each item named; a look at the database every `LOOK_SECONDS`.
+Invariants: an answer of 404 sends an EventSource away for good, so an item that is not known is looked for in the
+database first; while prices come in for the first time, on this node or another, it is admitted. Streams that wait for
+the relay count when they open, so that no crowd of them gets past the limit.
+Cost: a set look-up for each item named; a look at the database every `LOOK_SECONDS`, and for items that are not known.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from pydantic import Field
 from apps.prices.model import MAX_ITEM, PRICE_UPDATE, topic_of
 from apps.prices.store import PriceStore
 from bridges.database import DatabaseUnavailable
-from handlers.answers import Refused, bad, missing_token
+from handlers.answers import Refused, bad
 from handlers.endpoints import Query, not_found
 from handlers.streams import Admitted, StreamCall
 from server.channel import Channel
 from server.endings import TOO_MANY
 from server.hub import Hub
-from server.rights import ANONYMOUS
 from server.selection import Selection
 from server.selectors import exact_selector
 
@@ -61,20 +61,31 @@ class Watch:
     def channel(self) -> Channel:
         return self._hub.channels[self._channel]
 
-    def admit(self, call: StreamCall) -> Admitted:
-        """The stream of some items, or of all. Raises Refused."""
-        principal = call.principal
-        if not (self.channel.policy.anonymous or principal.rights(self._channel).subscribe):
-            raise missing_token() if principal is ANONYMOUS else not_found("", "there is no such stream")
+    def admit(self, call: StreamCall) -> Admitted | None:
+        """The stream of some items, or of all; None if the database has to be asked for them. Raises Refused."""
         wanted = items_of(call.parameters.get("items", ""))
+        if self._settled and not wanted <= self.known:
+            return None
+        return self._admitted(wanted, call)
+
+    async def admit_later(self, call: StreamCall) -> Admitted:
+        """As `admit`, with a look at the database. Raises Refused."""
+        wanted = items_of(call.parameters.get("items", ""))
+        self.known |= await self._store.ids(wanted - self.known)
         unknown = wanted - self.known
-        if unknown and self._settled:
+        if unknown:
             raise not_found("items", f"there is no item {min(unknown)}")
+        return self._admitted(wanted, call)
+
+    def _admitted(self, wanted: frozenset[int], call: StreamCall) -> Admitted:
+        self._check_room()
+        topics = frozenset([exact_selector(topic_of(item_id)) for item_id in wanted]) or None
+        return Admitted(Selection(topics, _TYPES, ()), call.principal, look_again=self._check_room)
+
+    def _check_room(self) -> None:
         if self._most and self.channel.readers >= self._most:
             self.refused += 1
             raise Refused(TOO_MANY, reason=f"at most {self._most} streams of prices")
-        topics = frozenset([exact_selector(topic_of(item_id)) for item_id in wanted]) or None
-        return Admitted(Selection(topics, _TYPES, ()), principal)
 
     async def start(self) -> None:
         """Find out which items there are. Raises DatabaseUnavailable."""

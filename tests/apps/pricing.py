@@ -31,13 +31,14 @@ SETTINGS: dict[str, Any] = {
 
 class Api(LocalSite):
     """An API of prices. `trade` changes a price; what `answer` is set to comes instead of prices: a status, bytes of a
-    body, or seconds to wait. `asked` are the requests for prices: their headers."""
+    body, or seconds to wait. `asked` are the requests for prices: their headers, `asked_at` when they came."""
 
     def __init__(self) -> None:
         self.prices: dict[str, Any] = {}
         self.answer: int | float | bytes | None = None
         self.headers: dict[str, str] = {}
         self.asked: list[dict[str, str]] = []
+        self.asked_at: list[float] = []
         self.asked_names = 0
         self.clock = 1_736_859_000
         api = self
@@ -50,6 +51,7 @@ class Api(LocalSite):
                         self.send([{"id": item, "name": name, "limit": 70} for item, name in NAMES.items()])
                     else:
                         assert self.path == "/v1/latest"
+                        api.asked_at.append(time.monotonic())
                         api.asked.append({name.lower(): value for name, value in self.headers.items()})
                         self.send_latest(api.answer)
 

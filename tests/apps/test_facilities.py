@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from apps.facilities import replies
+from tests.apps.asking import headers_of
 from tests.apps.facilities import LAGOS, ONE, OPERATOR, SEARCH, SETTINGS, STREAM, ask, change, told
 from tests.conftest import StartNode
 from tests.faults.witnesses import Attempt
@@ -134,6 +138,45 @@ def test_a_reader_that_was_away_gets_what_it_missed(server: Node) -> None:
         assert told(again, 1)[0]["changed_fields"] == {"avg_wait_minutes": 62}
 
 
+def test_types_and_history_are_selected_as_on_the_general_endpoint(server: Node) -> None:
+    """F1, F2, E8: of one facility and of a region; a type may be given again."""
+    one, place = "/api/stream/facilities/fac_006?", ask(server, "/api/facilities/fac_006").json["location"]
+    region = f"{REGION}?lat={place['latitude']}&lon={place['longitude']}&radius=0.001&"
+    with watching(server, one) as every:
+        for wait, status in ((71, "low"), (72, "high"), (73, "full")):
+            change(server, "fac_006", avg_wait_minutes=wait, capacity_status=status)
+        change(server, "fac_006", service_health="down")
+        while told(every, 1)[0]["event_type"] != "service_health_update":
+            pass
+    for path in (one, region):
+        with watching(server, f"{path}type=capacity_update&type=service_health_update&last=3") as stream:
+            assert [list(body["changed_fields"].values()) for body in told(stream, 3)] == [
+                ["high", 72], ["full", 73], ["down"],
+            ]  # fmt: skip
+    with (
+        watching(server, f"{one}type=wait_time_update") as here,
+        watching(server, f"{region}type=wait_time_update") as there,
+    ):
+        change(server, "fac_006", capacity_status="medium", service_health="operational")
+        change(server, "fac_006", capacity_status="low", avg_wait_minutes=74)
+        [first] = told(here, 1)
+        assert (first["event_type"], first["changed_fields"]["avg_wait_minutes"]) == ("wait_time_update", 74)
+        assert told(there, 1) == [first]
+
+
+def test_a_facility_that_something_else_has_written_is_streamed_at_once(node: StartNode, tmp_path: Path) -> None:
+    """F1: 404 would send an EventSource away for good."""
+    server = node(**SETTINGS | {"database": f"sqlite:{tmp_path}/facilities.db"})
+    assert ask(server, "/api/stream/facilities/fac_900").status == 404
+    with contextlib.closing(sqlite3.connect(tmp_path / "facilities.db")) as database, database:
+        database.execute("CREATE TEMP TABLE copy AS SELECT * FROM facilities WHERE id = 'fac_001'")
+        database.execute("UPDATE copy SET id = 'fac_900'")
+        database.execute("INSERT INTO facilities SELECT * FROM copy")
+    with watching(server, "/api/stream/facilities/fac_900?type=wait_time_update") as stream:
+        change(server, "fac_900", avg_wait_minutes=5)
+        assert told(stream, 1)[0]["facility_id"] == "fac_900"
+
+
 # --- what is asked
 
 
@@ -226,6 +269,10 @@ def test_the_catalogue_and_places_are_listed(server: Node) -> None:
         (f"{REGION}?lat=1&lon=181", "lon"),
         (f"{REGION}?lat=1&lon=1&radius=-1", "radius"),
         (f"{REGION}?lat=one&lon=1", "lat"),
+        (f"{REGION}?lat=1&lon=1&last=0", "last"),
+        (f"{REGION}?lat=1&lon=1&type=%ff", "type"),
+        (f"{STREAM}?last=1001", "last"),
+        (f"{STREAM}?{'&'.join(['type=a'] * 101)}", "type"),
     ],
 )
 def test_a_question_that_is_none_names_the_parameter(server: Node, path: str, field: str) -> None:
@@ -305,6 +352,28 @@ def test_everybody_reads_and_operators_change(node: StartNode) -> None:
     assert [ask(server, SEARCH, claims=OPERATOR).cache, ask(server, SEARCH).cache] == ["MISS", "HIT"]
 
 
+READER = {"sub": "reader", "ringcast": {"facilities": {"subscribe": ["*"]}}}
+READ = (STREAM, LAGOS, "/channels/facilities/events", ONE, SEARCH, "/api/facilities/suggest?q=yaba", "/api/procedures",
+        "/api/insurance-providers", "/api/geocode?q=lagos")  # fmt: skip
+
+
+def test_a_channel_that_is_not_for_everybody_is_closed_on_every_path(node: StartNode) -> None:
+    """F1, F2, F5: without a token 401; with one that does not grant it 404, of what is there and what is not."""
+    channels = '{"facilities": {"anonymous": false}}'
+    server = node(**SETTINGS | {"jwt_secret": TOKEN_SECRET, "channels": channels})
+    for path in (*READ, "/api/stream/facilities/fac_999", f"{REGION}?lat=none"):
+        assert ask(server, path).status == 401, path
+        assert ask(server, path, claims={"sub": "visitor"}).status == 404, path
+    for path in (STREAM, LAGOS):
+        with Attempt(server.port, path, **headers_of(READER)) as stream:
+            assert stream.next_event().type == "hello"
+    for path in READ[3:]:
+        assert ask(server, path, claims=READER).status == 200
+    # What is kept for those who may is not given to others.
+    assert ask(server, ONE, claims=READER).cache == "HIT"
+    assert ask(server, ONE).status == 401
+
+
 # --- several nodes
 
 
@@ -351,6 +420,34 @@ def test_two_nodes_over_one_redis_and_one_database_are_one(start: Callable[..., 
         assert ask(first, "/api/cache/searches", method="DELETE").status == 200
         wait_until(lambda: "cache_dropped" in second.log() and '"reason":"route"' in second.log())
         assert ask(second, "/api/facilities/search").cache == "MISS"
+    finally:
+        redis.stop()
+
+
+def test_what_a_lost_log_would_have_told_is_kept_nowhere(start: Callable[..., Node], tmp_path: Path) -> None:
+    """F7: a node stands still while a change and the log with it go by; answers of searches go too, for an order may
+    have been lost."""
+    redis = RedisServer(tmp_path).start()
+    try:
+        first, second = start(relay=redis.url), start(relay=redis.url)
+        with watching(first, LAGOS) as here, watching(second, STREAM) as there:
+            change(first, avg_wait_minutes=111)
+            told(here, 1), told(there, 1)
+            for path in (ONE, SEARCH):
+                wait_until(lambda path=path: ask(second, path).cache == "HIT")
+            os.kill(second.pid, signal.SIGSTOP)
+            try:
+                # The first one comes into a read that is under way, the second one is in the log alone.
+                for facility in ("fac_002", "fac_001"):
+                    change(first, facility, avg_wait_minutes=222)
+                    told(here, 1)
+                redis.kill()
+                redis.start()
+            finally:
+                os.kill(second.pid, signal.SIGCONT)
+        wait_until(lambda: ask(second, ONE).json["avg_wait_minutes"] == 222, 30)
+        assert ask(second, SEARCH).json["facilities"][0]["avg_wait_minutes"] == 222
+        assert '"reason":"missed"' in second.log()
     finally:
         redis.stop()
 

@@ -15,6 +15,8 @@ from tests.conftest import StartNode, starting
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node, wait_until
 
+pytestmark = pytest.mark.fault
+
 CHECKS = ("monitor_check",)
 
 

@@ -126,8 +126,8 @@ def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any,
     sign_in(page, tenant)
     wait_text(page, "#all", "1")
     started.kill()
-    page.wait("document.getElementById('state').dataset.state === 'waiting'")
-    assert text(page, "state-text").startswith("Connection lost, next attempt in")
+    says = "document.getElementById('state-text').textContent.startsWith('Connection lost, next attempt in')"
+    page.wait(f"document.getElementById('state').dataset.state === 'waiting' && {says}")
     again = node(**settings, port=started.port)
     data = {"monitor_id": monitor["id"], "success": False, "checked_at": "2026-01-01T00:00:00Z"}
     assert broadcast(again, tenant.number, data).status == 200

@@ -6,12 +6,15 @@ import signal
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from tests.apps.monitoring import Ground, Seen, body_of, following, ready, register
 from tests.harness.process import free_port, wait_until
 
 CHECKS = ("monitor_check",)
 
 
+@pytest.mark.fault
 def test_while_the_server_is_away_results_are_bounded_and_what_goes_is_said(ground: Ground) -> None:
     """M3: the oldest checks go first, incidents last."""
     started = ground.node(monitors_keep_results=5)
@@ -38,6 +41,7 @@ def test_while_the_server_is_away_results_are_bounded_and_what_goes_is_said(grou
         assert kept[0] not in late
 
 
+@pytest.mark.fault
 def test_a_second_worker_stands_by_and_takes_over(ground: Ground) -> None:
     """M3: one checks at a time; the other goes on within seconds of a stop, and of a kill."""
     started = ground.node()

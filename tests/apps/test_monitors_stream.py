@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import shlex
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from server.ids import format_id
 from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, broadcast, following, register
 from tests.conftest import StartNode
 from tests.harness.databases import new_database
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
-from tests.harness.stream import Stream
+from tests.harness.stream import Stream, request_bytes
 from tests.threats.tokens import bearer, signed
 
 SECRET = "a secret of the worker"
@@ -290,6 +295,35 @@ def test_a_tenant_has_so_many_streams_and_another_s_are_its_own(keyed: Node) -> 
         stream.close()
 
 
+def test_a_crowd_that_comes_back_does_not_get_past_the_limit(node: StartNode, tmp_path: Path) -> None:
+    """M6: with cursors of another log, for which Redis has to be asked while others come."""
+    redis = RedisServer(tmp_path).start()
+    with contextlib.ExitStack() as ends:
+        ends.callback(redis.stop)
+        ends.callback(redis.signal, signal.SIGCONT)
+        started = node(**SETTINGS | {"monitors_max_streams": 2, "relay": redis.url})
+        tenant = register(started)
+        request = request_bytes(
+            f"/api/v1/stream/events?token={tenant.token}",
+            Host=f"127.0.0.1:{started.port}",
+            Last_Event_ID=format_id("zzzzzz", 5),
+        )
+        redis.signal(signal.SIGSTOP)
+        before, asked = handed_over(started), itertools.count(1)
+        crowd = [ends.enter_context(socket.create_connection(("127.0.0.1", started.port), 10)) for _ in range(12)]
+        for one in crowd:
+            one.sendall(request)
+        wait_until(lambda: handed_over(started) - next(asked) >= before + len(crowd))
+        redis.signal(signal.SIGCONT)
+        streams = [Stream(started.port, "", connection=one, request=b"") for one in crowd]
+        assert sorted(stream.next_event().type for stream in streams) == ["connected"] * 2 + ["too_many"] * 10
+
+
+def handed_over(node: Node) -> float:
+    """How many connections the front door has given away: those that have to wait for Redis, and the one that asks."""
+    return float(node.get("/metrics")[2].decode().split("\nringcast_door_handed_over_total ")[1].split()[0])
+
+
 def test_a_tenant_opens_streams_at_a_rate(keyed: Node) -> None:
     """M6"""
     mine, other = register(keyed), register(keyed)
@@ -311,6 +345,8 @@ def test_figures_name_no_tenant(server: Node) -> None:
     with tenant.stream() as stream:
         stream.next_event()
         broadcast(server, tenant.number, CHECK)
+        # Streams of the tests before may not have been let go yet.
+        wait_until(lambda: b"\nringcast_monitors_streams 1.0\n" in server.get("/metrics")[2], what="one stream")
         lines = server.get("/metrics")[2].decode().splitlines()
     mine = [line for line in lines if line.startswith("ringcast_monitors_")]
     labels = {line.partition("{")[2].partition("=")[0] for line in mine if "{" in line}

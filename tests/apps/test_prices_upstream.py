@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -91,7 +92,8 @@ def test_a_failure_is_seen_and_got_over(server: Node, api: Api, instead: Any, ki
         before = outcome(server, kind)
         api.answer = instead
         wait_until(lambda: outcome(server, kind) > before, 20)
-        assert ready(server).startswith("no prices from upstream: ") and said in ready(server)
+        # One look in between may have found something else: that the answer took too long.
+        wait_until(lambda: re.match(f"no prices from upstream: .*{re.escape(said)}", ready(server)), 20, said)
         assert server.get("/ready")[0] == 200
         assert ask(server, "/current/2")[0] == 200
         api.answer = None
@@ -116,7 +118,7 @@ def test_entries_that_can_not_be_read_are_left_out(server: Node, api: Api) -> No
     before = metric(server, "unusable_total")
     api.prices = good | junk
     wait_until(lambda: metric(server, "unusable_total") >= before + len(junk))
-    assert ready(server) == "ok"
+    wait_until(lambda: ready(server) == "ok", what="a look that was well")
     assert [ask(server, f"/current/{item_id}")[0] for item_id in (3, 5, 6, 7, 8, 9)] == [404] * 6
     api.prices = good
 
@@ -127,9 +129,9 @@ def test_nobody_waits_for_a_slow_upstream(server: Node, api: Api) -> None:
     asked = len(api.asked)
     wait_until(lambda: len(api.asked) > asked)
     began = time.monotonic()
-    for _ in range(10):
+    for _ in range(25):
         assert ask(server, "/current/2")[0] == 200
-    assert time.monotonic() - began < 2  # waiting each time it were four
+    assert time.monotonic() - began < 5  # waiting each time it were ten
 
 
 def test_failures_are_asked_for_again_ever_later(node: StartNode) -> None:
@@ -138,11 +140,9 @@ def test_failures_are_asked_for_again_ever_later(node: StartNode) -> None:
     try:
         own.answer = 500
         node(**SETTINGS | {"prices_upstream": own.url, "prices_sync_seconds": 0.1})
-        wait_until(lambda: len(own.asked) >= 5)
         # The sixth is 1.6 to 3.2 s after the fifth, where it were a tenth at the usual pace.
-        began = time.monotonic()
-        wait_until(lambda: len(own.asked) > 5)
-        assert time.monotonic() - began > 1.0
+        wait_until(lambda: len(own.asked_at) > 5, 20)
+        assert own.asked_at[5] - own.asked_at[4] > 1.0
     finally:
         own.close()
 
@@ -182,6 +182,7 @@ def test_an_upstream_that_is_not_there_is_asked_again(node: StartNode) -> None:
         assert stream.next_event().type == "connected"
 
 
+@pytest.mark.fault
 def test_a_database_that_goes_and_comes_back_costs_nothing_but_time(node: StartNode) -> None:
     """P3: what was traded meanwhile is told once, with its point in the history; streams stay."""
     own, database = Api(), PostgresServer().start()
@@ -189,7 +190,7 @@ def test_a_database_that_goes_and_comes_back_costs_nothing_but_time(node: StartN
         own.trade(2, high=10, low=9)
         started = node(**SETTINGS | {"prices_upstream": own.url, "database": database.url("prices")})
         wait_until(lambda: ask(started, "/current")[1]["total"] == 1)
-        with Stream(started.port, STREAM) as stream:
+        with Stream(started.port, STREAM, seconds=30) as stream:
             own.trade(2, high=11)
             while updates(stream, 1)[0]["high"] != 11:
                 pass

@@ -16,6 +16,11 @@ from handlers.application import Parts, make_application
 from tests.handlers.lodge import Lodge
 
 
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """A busy machine may take longer over a test than the five seconds that the plugin gives it."""
+    config.option.async_test_timeout = 60.0
+
+
 @pytest.fixture
 def io_loop() -> Iterator[IOLoop]:
     """The plugin's loop, made in the way that Tornado has come to want."""

@@ -58,7 +58,7 @@ def test_what_one_node_keeps_another_one_has(redis: RedisServer) -> None:
 def test_an_answer_is_over_in_its_time_and_leaves_nothing(redis: RedisServer) -> None:
     async def main() -> None:
         async with nodes(redis) as [store]:
-            await write(store, named("a", "1", kept_seconds=0.2))
+            await write(store, named("a", "1", kept_seconds=2.0))
             assert await there(store, "a") == [True]
             await eventually(lambda: there(store, "a"), [False])
             await write(store, named("b"))

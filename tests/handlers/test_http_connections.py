@@ -21,7 +21,7 @@ from server.opening import Opener
 from server.sockets import listen_tcp
 from tests.handlers.lodge import KEYED, MERCURE, ORIGIN, Lodge, bearer
 from tests.server.doorway import Client
-from tests.server.engine import turns, until
+from tests.server.engine import until
 
 EVENTS = "/channels/main/events"
 BODY_BYTES = 900_000
@@ -336,7 +336,7 @@ async def test_every_descriptor_comes_back(site: Site) -> None:
         with contextlib.suppress(OSError):
             await client.writer.wait_closed()
     await until(lambda: site.facts["open"] == 0 and site.lodge.node.broadcaster.readers == 0)
-    await turns()
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

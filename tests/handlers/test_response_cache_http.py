@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,11 +131,12 @@ async def test_the_seeds_own_example(client: Client) -> None:
 
 @pytest.mark.gen_test
 async def test_a_hit_is_the_same_answer_with_its_age(client: Client) -> None:
+    began = time.monotonic()
     first = await client.get("/api/facilities/search?lat=6.50&lon=3")
     second = await client.get("/api/facilities/search?utm=x&lon=3.0&lat=6.5")
     assert (second.body, second.code) == (first.body, first.code)
     assert "Age" not in first.headers
-    assert second.headers["Age"] == "0"
+    assert 0 <= int(second.headers["Age"]) <= time.monotonic() - began
     told = {"X-Cache", "Age", "Date"}
     assert {name: value for name, value in first.headers.get_all() if name not in told} == {
         name: value for name, value in second.headers.get_all() if name not in told

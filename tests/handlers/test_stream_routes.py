@@ -77,6 +77,7 @@ class House:
 
     def __init__(self, settings: Settings, waiting: bool, **route: Any) -> None:
         self.admission = Admission()
+        route = {"own_rules": True} | route
         admit: Any = self.admission.admit_later if waiting else self.admission.admit
         routes = [StreamRoute(path, SHOP, admit, "Things.", **route) for path in (PATH, "/api/stream/things/region")]
         relay = MemoryRelay(120, 1000)
@@ -251,6 +252,20 @@ def test_origins_and_tokens_are_judged_before_admission(waiting: bool) -> None:
             assert one.admission.calls == []
             stream = await one.open(path, Origin=ORIGIN, **bearer(sub="me"))
             assert (stream.status, stream.headers["access-control-allow-origin"]) == (200, ORIGIN)
+
+    run(main())
+
+
+@WAYS
+def test_the_channels_policy_says_who_may_watch_unless_admission_has_rules_of_its_own(waiting: bool) -> None:
+    async def main() -> None:
+        granted = bearer(ringcast={SHOP: {"subscribe": ["things/1"]}})
+        async with house(waiting, KEYED, own_rules=False) as one:
+            refused = [(await one.refusal("/api/stream/things/1", **who))[0] for who in ({}, bearer(sub="me"))]
+            assert (refused, one.admission.calls) == ([401, 404], [])
+            assert (await one.open(**granted)).status == 200
+        async with house(waiting, KEYED | {"channels": {SHOP: {"anonymous": True}}}, own_rules=False) as one:
+            assert [(await one.open(**who)).status for who in ({}, bearer(sub="me"))] == [200, 200]
 
     run(main())
 

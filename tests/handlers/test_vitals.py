@@ -30,12 +30,12 @@ async def test_a_node_that_drains_is_healthy_and_not_ready(
 ) -> None:
     answer = await fetch(http_client, f"{base_url}/ready")
     assert (answer.code, json.loads(answer.body)) == (
-        200, {"ready": True, "checks": {"relay": "ok", "draining": False}},
+        200, {"ready": True, "checks": {"relay": "ok", "accepting": "ok", "draining": False}},
     )  # fmt: skip
     lodge.node.begin_drain()
     answer = await fetch(http_client, f"{base_url}/ready")
     assert (answer.code, answer.headers["Retry-After"]) == (503, "5")
-    assert json.loads(answer.body) == {"ready": False, "checks": {"relay": "ok", "draining": True}}
+    assert json.loads(answer.body) == {"ready": False, "checks": {"relay": "ok", "accepting": "ok", "draining": True}}
     assert (await fetch(http_client, f"{base_url}/health")).code == 200
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import structlog
 
 from server.broadcaster import Broadcaster
 from server.channel import Channel, Policy, Start
@@ -39,6 +40,9 @@ class Out(Broadcaster):
     @property
     def backlogged(self) -> bool:
         return self.full
+
+    def end_replays(self, channel: Channel) -> None:
+        pass
 
     async def room(self, seconds: float) -> bool:
         self.asked_for_room += 1
@@ -306,6 +310,32 @@ def test_a_publisher_that_finds_no_room_is_refused_and_nothing_is_published() ->
         with pytest.raises(RelayUnavailable, match="backlog"):
             await appended
         assert one.published == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [LogState("other1", 1500, []), LogState(EPOCH, 1500, []), LogState(EPOCH, 1000, [], 1, (0,))],
+    ids=["another log", "a hole", "a hole in a shard"],
+)
+def test_a_listener_is_told_where_entries_may_never_come_before_readers_are(state: LogState) -> None:
+    async def main() -> None:
+        hub, out, _, channel = await shelf_hub()
+        channel.enter(Selection(), Encoding.PLAIN)
+        told: list[int] = []
+
+        def missed() -> None:
+            told.append(len(out.swept))
+            raise RuntimeError("readers are not to suffer from it")
+
+        hub.listen("main", lambda _: None, missed)
+        hub.listen("other", lambda _: None, missed)
+        with structlog.testing.capture_logs() as lines:
+            hub._turn("main", "history", 1500, state)
+        assert told == [0]
+        assert len(out.swept) == 1
+        assert [line["event"] for line in lines] == ["listener_failed"]
 
     run(main)
 
