@@ -1,25 +1,45 @@
-"""The checker must fail what is wrong: mutants of a good history, and a good one that passes."""
+"""The checker must fail what is wrong: mutants of a good history, each by the check that is meant for it and by no
+other, and a good one that passes.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from tests.faults.checker import History, Seen
+from tests.faults.checker import History, Outage, Seen, residue
 
 Log = list[Seen]
-GAP = Seen(-1, "history")
+HERE, THERE = "here", "there"
+EVENTS = 20
 
 
 def identifier(number: int, epoch: str = "aaaaaa") -> str:
     return f"{epoch}-{number:013x}"
 
 
+def gap(first: int, last: int, connection: int = 0) -> Seen:
+    """A gap that declares these as missing."""
+    borders = {"reason": "history", "from": identifier(first - 1), "to": identifier(last)}
+    return Seen(-1, json.dumps(borders), float(last), connection)
+
+
+GAP = Seen(-1, "history")
+
+
 def good() -> History:
-    """Two subscribers that saw all of 20 events."""
-    log = [Seen(number, identifier(number)) for number in range(20)]
-    return History(dict.fromkeys(range(20), "ok"), {"one": list(log), "two": list(log)})
+    """Two subscribers that saw all of 20 events, and one of another topic that saw the two that were its own."""
+    log = [Seen(number, identifier(number), float(number)) for number in range(EVENTS)]
+    elsewhere = [Seen(number, identifier(number), float(number)) for number in (100, 101)]
+    history = History(dict.fromkeys([*range(EVENTS), 100, 101], "ok"), {"one": list(log), "two": list(log)})
+    history.others["three"] = elsewhere
+    history.topics = dict.fromkeys(range(EVENTS), HERE) | {100: THERE, 101: THERE}
+    history.topic_of = {"one": HERE, "two": HERE, "three": THERE}
+    history.authors = dict.fromkeys(range(EVENTS), 1) | {100: 2, 101: 2}
+    return history
 
 
 def test_a_good_history_passes() -> None:
@@ -39,6 +59,7 @@ MUTANTS: dict[str, Callable[[Log], object]] = {
     "replays behind the cursor": lambda log: log.extend(log[-3:]),
     "declares a gap in the wrong place": lambda log: (log.pop(7), log.insert(12, GAP)),
     "declares a gap for nothing": lambda log: log.insert(7, GAP),
+    "publishes a key twice": lambda log: log.append(Seen(19, identifier(200))),
     "makes one up": lambda log: log.append(Seen(99, identifier(99))),
     "gives another id": lambda log: log.__setitem__(7, Seen(7, identifier(7) + "0")),
     "changes the epoch without a word": lambda log: log.__setitem__(
@@ -54,6 +75,79 @@ def test_a_mutant_fails(name: str) -> None:
     assert history.problems()
 
 
+def exchange_numbers(history: History) -> None:
+    """To all alike: two events of one publisher in the other order, under ids that increase."""
+    for log in history.seen.values():
+        log[5], log[6] = replace(log[6], id=log[5].id), replace(log[5], id=log[6].id)
+
+
+def tell_thrice(history: History) -> None:
+    history.seen["two"][5:10] = [gap(5, 9)] * 3
+
+
+def tell_of_nothing_beside_a_hole(history: History) -> None:
+    log = history.seen["two"]
+    log.insert(15, gap(15, 15))
+    log[5:10] = [gap(5, 9)]
+
+
+def give_a_foreign_one(history: History) -> None:
+    history.seen["two"].append(Seen(100, identifier(100), 100.0))
+
+
+def keep_it_from_its_own(history: History) -> None:
+    del history.others["three"][0]
+
+
+def stand_still(history: History) -> None:
+    history.healed.append((10.0, 5.0))
+    log = history.seen["two"]
+    log[10:] = [replace(entry, at=entry.at + 30) for entry in log[10:]]
+    history.others["three"] = [replace(entry, at=11.0) for entry in history.others["three"]]
+
+
+def say_nothing(history: History) -> None:
+    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
+    history.readiness["node"] = [(9.0, True), (11.0, True), (16.0, False), (21.0, True)]
+
+
+def stay_red(history: History) -> None:
+    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
+    history.readiness["node"] = [(9.0, True), (11.0, False), (21.0, False), (26.0, True)]
+
+
+ONE_CHECK: dict[str, tuple[Callable[[History], object], str]] = {
+    "exchanges the numbers of a publisher": (exchange_numbers, "two: 5 came behind 6"),
+    "tells of a hole three times": (tell_thrice, "2 gaps declare again"),
+    "tells of nothing beside a hole": (tell_of_nothing_beside_a_hole, "1 gaps declared before 15 where 0 are missing"),
+    "gives a foreign one": (give_a_foreign_one, "two: 100 is foreign"),
+    "keeps from a subscriber of another topic what is its own": (keep_it_from_its_own, "three: 100 lost outside a gap"),
+    "stands still behind a fault": (stand_still, "two: no event within 5.0 s"),
+    "does not say that it is not ready": (say_nothing, "did not tell of the begin"),
+    "does not say that it is ready again": (stay_red, "did not tell of the end"),
+    "keeps a connection": (lambda history: history.left_behind.append("a connection"), "a connection"),
+}
+
+
+@pytest.mark.parametrize("name", ONE_CHECK)
+def test_a_mutant_fails_by_its_own_check_and_by_no_other(name: str) -> None:
+    change, text = ONE_CHECK[name]
+    history = good()
+    change(history)
+    found = history.problems()
+    assert any(text in problem for problem in found), found
+    assert len({problem.partition(": ")[2] for problem in found}) <= 1, found
+
+
+def test_faults_that_were_told_of_and_overcome_in_time_pass() -> None:
+    history = good()
+    history.others.clear()
+    history.healed.append((10.0, 5.0))
+    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
+    history.readiness["node"] = [(9.0, True), (11.0, False), (21.0, False), (22.0, True)]
+    assert history.problems() == []
+
+
 def test_a_refused_event_that_arrives_is_a_phantom() -> None:
     history = good()
     history.outcomes[4] = "fail"
@@ -66,9 +160,65 @@ def test_a_hole_behind_a_declared_gap_passes() -> None:
     assert history.problems() == []
 
 
+def test_a_hole_that_is_declared_in_two_parts_passes() -> None:
+    history = good()
+    history.seen["two"][5:10] = [gap(5, 6), gap(7, 9)]
+    assert history.problems() == []
+
+
+def test_a_gap_may_be_told_again_to_who_comes_back_before_the_next_event() -> None:
+    history = good()
+    history.seen["two"][5:10] = [gap(5, 9), gap(5, 9, connection=1)]
+    assert history.problems() == []
+
+
+def replayed(history: History, *before: Seen, connection: int = 1) -> None:
+    """The first ten come again, behind the tenth."""
+    log = history.seen["two"]
+    log[10:10] = [*before, *[replace(entry, connection=connection) for entry in log[:10]]]
+    log[20 + len(before) :] = [replace(entry, connection=connection) for entry in log[20 + len(before) :]]
+
+
+def test_a_client_may_get_again_what_it_has_passed_where_its_cursor_was_declared_unknown() -> None:
+    history = good()
+    replayed(history, Seen(-1, "epoch", connection=1))
+    assert history.problems(needless_gaps=True) == []
+
+
+def test_a_client_may_get_nothing_again_without_a_gap_or_on_the_same_connection() -> None:
+    history = good()
+    replayed(history)
+    assert history.problems(needless_gaps=True)
+    history = good()
+    replayed(history, Seen(-1, "epoch"), connection=0)
+    assert history.problems(needless_gaps=True)
+
+
+def test_publishers_do_not_wait_for_each_other() -> None:
+    history = good()
+    history.authors[5] = 3
+    exchange_numbers(history)
+    assert history.problems() == []
+
+
 def test_an_unknown_event_may_arrive_or_not() -> None:
     history = good()
     history.outcomes[4] = "unknown"
     assert history.problems() == []
     del history.seen["one"][4], history.seen["two"][4]
     assert history.problems() == []
+
+
+def test_an_unknown_event_may_arrive_behind_a_later_one() -> None:
+    history = good()
+    history.outcomes[5] = "unknown"
+    exchange_numbers(history)
+    assert history.problems() == []
+
+
+@pytest.mark.parametrize("what", ["connections", "feeds", "descriptors", "threads", "memory in bytes"])
+def test_what_a_node_still_holds_is_residue(what: str) -> None:
+    before = {"connections": 0, "feeds": 0, "descriptors": 12, "threads": 3, "memory in bytes": 80 << 20}
+    assert residue(before, before | {"memory in bytes": 83 << 20}) == []
+    [found] = residue(before, before | {what: before[what] + (1 if "bytes" not in what else 5 << 20)})
+    assert found.startswith(what)

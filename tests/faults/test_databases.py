@@ -1,8 +1,8 @@
 """The applications' PostgreSQL dies and comes back, and so do the nodes that write to it: a change that was
 acknowledged is told to everybody, once and in its order, and one that was not made is told to nobody.
 
-Each change sets the waiting time of one facility to the next number. Making it again changes nothing, so who got no
-answer asks again.
+Each change sets the waiting time of one of two facilities to the next number. Making it again changes nothing, so who
+got no answer asks again.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.witnesses import Publisher, Scene, Subscriber
+from tests.faults.witnesses import ELSEWHERE, TOPIC, Publisher, Scene, Subscriber
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node
 from tests.harness.redis import RedisServer
 from tests.threats.conftest import finish
 
-FACILITY = "fac_001"
+FACILITIES = {TOPIC: "fac_001", ELSEWHERE: "fac_002"}
 
 
 class Changer(Publisher):
     """Sets the waiting time to the number."""
 
     def request(self, number: int) -> tuple[str, str, str]:
-        return "PATCH", f"/api/facilities/{FACILITY}", json.dumps({"avg_wait_minutes": number})
+        facility = FACILITIES[self.topic_of(number)]
+        return "PATCH", f"/api/facilities/{facility}", json.dumps({"avg_wait_minutes": number})
 
 
 class Watcher(Subscriber):
-    """Watches the facility."""
+    """Watches one facility."""
 
-    path = f"/api/stream/facilities/{FACILITY}"
+    path = f"/api/stream/facilities/{FACILITIES[TOPIC]}"
+    path_elsewhere = f"/api/stream/facilities/{FACILITIES[ELSEWHERE]}"
     type = "wait_time_update"
 
     def number_of(self, data: str) -> int:
@@ -42,7 +44,7 @@ class Watcher(Subscriber):
 
 
 class Waiting(Scene):
-    """Somebody changes the facility, and some watch it."""
+    """Somebody changes the facilities, and some watch one of them."""
 
     publisher_of = Changer
     subscriber_of = Watcher

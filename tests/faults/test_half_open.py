@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -11,12 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults.checker import History
-from tests.faults.conftest import ROUNDS
 from tests.faults.herd import Herd
 from tests.faults.witnesses import TOPIC, Publisher, Subscriber
 from tests.harness.namespaces import Cable, Network, reason_not_permitted
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
+from tests.rounds import ROUNDS
 from tests.threats.conftest import finish
 from tests.threats.process_facts import cpu_share, descriptors, rss_bytes
 from tests.threats.tokens import bearer, signed
@@ -116,7 +118,7 @@ def visit(node: Node, cable: Cable, topic: str) -> Herd:
 @pytest.mark.parametrize("topic", ["quiet", TOPIC])
 @pytest.mark.parametrize("way", ["unplugged", "dropped"])
 def test_clients_behind_a_cut_are_let_go_and_leave_nothing(
-    node: Node, cable: Cable, healthy: list[Subscriber], way: str, topic: str
+    node: Node, cable: Cable, healthy: list[Subscriber], way: str, topic: str, seed: int
 ) -> None:
     """FLT-12: whether only heartbeats go out to them or events too, within two heartbeats and the time that the kernel
     waits for an acknowledgement; descriptors, readers, feeds and memory are what they were, and nobody else notices.
@@ -127,6 +129,7 @@ def test_clients_behind_a_cut_are_let_go_and_leave_nothing(
     held, memory = Held.by(node), rss_bytes(node.pid)
     with visit(node, cable, topic):
         assert Held.by(node).connections == CLIENTS + len(healthy)
+        time.sleep(random.Random(seed).uniform(0, HEARTBEAT_SECONDS))  # where between two heartbeats the cut comes
         if way == "unplugged":
             cable.unplug()
         else:

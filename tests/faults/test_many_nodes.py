@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.cluster import PRESENCE_SECONDS, REGISTER_SECONDS
 from tests.faults.witnesses import Attempt
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.threats.conftest import finish
-from tests.threats.tokens import signed
+from tests.threats.tokens import bearer, signed
 
 EVENTS = "/channels/main/events"
 JSON = {"Content_Type": "application/json"}
@@ -71,9 +74,9 @@ def test_a_cursor_of_one_node_is_good_on_the_other_at_once(nodes: Nodes) -> None
             assert stream.next_event(5).data == f"after {number}"
 
 
-def test_a_client_whose_node_was_killed_goes_on_at_another_without_a_gap(nodes: Nodes) -> None:
+def test_a_client_whose_node_was_killed_goes_on_at_another_without_a_gap(nodes: Nodes, seed: int) -> None:
     """FLT-09."""
-    first, second = nodes(2)
+    first, second = random.Random(seed).sample(nodes(2), 2)
     with Attempt(first.port, EVENTS) as stream:
         assert stream.next_event(5).type == "hello"
         publish(first, "1")
@@ -86,7 +89,7 @@ def test_a_client_whose_node_was_killed_goes_on_at_another_without_a_gap(nodes: 
 
 
 def test_while_redis_is_away_readers_stay_publishes_are_refused_and_then_all_goes_on(
-    nodes: Nodes, redis: RedisServer
+    nodes: Nodes, redis: RedisServer, seed: int
 ) -> None:
     first, second = nodes(2, heartbeat_seconds=0.5)
     with Attempt(second.port, EVENTS) as stream:
@@ -97,29 +100,76 @@ def test_while_redis_is_away_readers_stay_publishes_are_refused_and_then_all_goe
         wait_until(lambda: first.get("/ready")[0] == second.get("/ready")[0] == 503, 10, "not ready")
         status, headers, _ = first.request("POST", EVENTS, json.dumps({"topic": "t", "data": "no"}), **JSON)
         assert status == 503 and int(headers["retry-after"]) > 0
+        time.sleep(random.Random(seed).uniform(0, 3))  # for so long it stays away
         redis.start()
         wait_until(lambda: first.get("/ready")[0] == second.get("/ready")[0] == 200, 20, "ready again")
         publish(first, "after")
         assert stream.next_event(5).data == "after"
 
 
+def cluster(node: Node) -> dict[str, Any]:
+    """The cluster as this node tells of it."""
+    facts: dict[str, Any] = json.loads(node.get("/stats?scope=cluster")[2])
+    return facts
+
+
 def test_statistics_of_the_cluster_are_the_sum_of_its_nodes(nodes: Nodes) -> None:
     first, second = nodes(2)
-
-    def cluster() -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(first.get("/stats?scope=cluster")[2])
-        return facts
-
     with Attempt(first.port, EVENTS) as one, Attempt(second.port, EVENTS) as other:
         assert one.next_event(5).type == other.next_event(5).type == "hello"
-        wait_until(lambda: cluster()["total"]["connections"] == 2, 15, "two connections in the sum")
-        facts = cluster()
+        wait_until(lambda: cluster(first)["total"]["connections"] == 2, 15, "two connections in the sum")
+        facts = cluster(first)
         assert facts["total"]["nodes"] == 2
         assert facts["total"]["by_channel"] == {"main": 2}
         assert [node["connections"] for node in facts["nodes"]] == [1, 1]
     second.stop()
-    wait_until(lambda: cluster()["total"]["nodes"] == 1, 5, "a node that stopped is gone")
+    wait_until(lambda: cluster(first)["total"]["nodes"] == 1, 5, "a node that stopped is gone")
     assert first.get("/stats?scope=galaxy")[0] == 400
+
+
+def of_tenant(name: str) -> dict[str, str]:
+    """The headers of somebody who may read what there is for a tenant."""
+    return {"Authorization": bearer(signed({"mercure": {"subscribe": ["*"]}, "tenant": name}))}
+
+
+def held(node: Node) -> tuple[dict[str, int], dict[str, int]]:
+    """How many connections each tenant has in the cluster, and each in a channel."""
+    total = cluster(node)["total"]
+    return total["by_tenant"], total["by_channel_and_tenant"]
+
+
+def test_statistics_of_the_cluster_count_the_connections_of_each_tenant(nodes: Nodes) -> None:
+    """E11, E12: wherever they are, and as they come and go."""
+    first, second = nodes(2, jwt_secret=TOKEN_SECRET)
+    with (
+        Attempt(second.port, EVENTS, **of_tenant("acme")) as stays,
+        Attempt(second.port, EVENTS, **of_tenant("globex")) as other,
+    ):
+        with Attempt(first.port, EVENTS, **of_tenant("acme")) as leaves:
+            assert {stream.next_event(5).type for stream in (stays, other, leaves)} == {"hello"}
+            everybody = {"acme": 2, "globex": 1}, {"main acme": 2, "main globex": 1}
+            for node in (first, second):
+                wait_until(lambda node=node: held(node) == everybody, 15, "all three")  # type: ignore[misc]
+        rest = {"acme": 1, "globex": 1}, {"main acme": 1, "main globex": 1}
+        wait_until(lambda: held(second) == rest, 15, "the two that stayed")
+
+
+def test_a_node_that_was_killed_is_forgotten_when_its_time_is_up(nodes: Nodes, seed: int) -> None:
+    """E11: nobody tells the others that it is gone. What it held is in the sum until then, and not after."""
+    first, second = nodes(2, jwt_secret=TOKEN_SECRET)
+    with (
+        Attempt(first.port, EVENTS, **of_tenant("acme")) as stays,
+        Attempt(second.port, EVENTS, **of_tenant("globex")) as goes,
+    ):
+        assert stays.next_event(5).type == goes.next_event(5).type == "hello"
+        wait_until(lambda: held(first)[0] == {"acme": 1, "globex": 1}, 15, "both")
+        time.sleep(random.Random(seed).uniform(0, REGISTER_SECONDS))  # for so long it has not said that it is there
+        second.kill()
+        killed = time.monotonic()
+        assert held(first)[0] == {"acme": 1, "globex": 1}
+        wait_until(lambda: cluster(first)["total"]["nodes"] == 1, PRESENCE_SECONDS + 2, "the dead node forgotten")
+        assert time.monotonic() - killed > PRESENCE_SECONDS - 2 * REGISTER_SECONDS
+        assert held(first) == ({"acme": 1}, {"main acme": 1})
 
 
 @pytest.mark.parametrize(("kind", "claim"), [("token", "jti"), ("subject", "sub"), ("tenant", "tenant")])

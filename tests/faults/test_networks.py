@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import History
-from tests.faults.conftest import ROUNDS
 from tests.faults.witnesses import Attempt, Publisher, Subscriber
 from tests.harness.namespaces import Cable, FarNode, Network, reason_not_permitted
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.harness.slow_link import SlowLink
+from tests.rounds import ROUNDS
 from tests.threats.conftest import finish
 from tests.threats.process_facts import cpu_share
 
@@ -206,8 +206,8 @@ def test_a_node_cut_off_from_redis_keeps_its_readers_says_so_and_catches_up(
 
 
 def test_a_redis_that_resets_every_try_is_asked_with_patience_however_much_is_published(tmp_path: Path) -> None:
-    """FLT-05: each of those in the node who want Redis (for what is published, asked and followed) tries about once a
-    second; no busy loop, and few lines in the log.
+    """FLT-05: a node tries once a second at most, for all in it who want Redis (for what is published, asked and
+    followed); no busy loop, and few lines in the log.
     """
     with divided(tmp_path, Cable) as one, one:
         assert isinstance(one.link, Cable)
@@ -219,7 +219,7 @@ def test_a_redis_that_resets_every_try_is_asked_with_patience_however_much_is_pu
         tries, lines, began = one.link.refused(), one.far.log().count("\n"), time.monotonic()
         assert cpu_share(one.far.pid, 4) < 0.05
         passed = time.monotonic() - began
-        assert one.link.refused() - tries <= 4 * passed
+        assert one.link.refused() - tries <= passed + 1  # one each second, the first at once
         assert one.far.log().count("\n") - lines <= 2 * passed + 2
         one.link.heal()
         one.wait_far(ready=True, seconds=10)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import random
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.witnesses import Attempt, Scene
+from tests.faults.witnesses import Attempt, Publisher, Scene
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
@@ -168,6 +170,41 @@ def test_a_failover_to_a_replica_that_lagged_is_declared_and_nobody_stays_behind
         replica.stop()
 
 
+def test_a_master_that_is_cut_off_from_its_replica_refuses_what_would_be_lost(site: Start, tmp_path: Path) -> None:
+    """FLT-03, `min-replicas-to-write`: two seconds after the cut it acknowledges nothing any more, so what the promoted
+    replica lacks is bounded, and declared.
+    """
+    one = site()
+    link = Proxy(one.redis.port).start()
+    replica = RedisServer(tmp_path, replicaof=f"127.0.0.1 {link.port}").start()
+    try:
+        wait_until(lambda: synced(one.redis), 15, "the replica in sync")
+        for name, value in (("min-replicas-max-lag", "1"), ("min-replicas-to-write", "1")):
+            one.redis.command("CONFIG", "SET", name, value)
+        with Scene(*one.ports) as scene:
+            scene.wait_for(60)
+            link.hold()
+            wait_until(lambda: "fail" in list(scene.history.outcomes.values()), 10, "a refusal")
+            one.wait_ready(False)
+            first = scene.publisher.next
+            scene.wait_for_tries(60)
+            assert {scene.history.outcomes[number] for number in range(first, first + 60)} == {"fail"}
+            body = '{"topic": "t", "data": "x"}'
+            status, _, answer = one.nodes[0].request("POST", EVENTS, body, Content_Type="application/json")
+            assert (status, b"too few replicas" in answer) == (503, True)
+            replica.command("REPLICAOF", "NO", "ONE")
+            for proxy in one.proxies:
+                proxy.lead_to(replica.port)
+            one.wait_ready(True)
+            scene.wait_for(60)
+        assert scene.history.problems(needless_gaps=True) == []
+        assert gap_reasons(scene) <= {"epoch"}
+    finally:
+        replica.stop()
+        link.heal()
+        link.stop()
+
+
 def synced(master: RedisServer) -> bool:
     """True if the master has a replica that has everything."""
     return master.command("WAIT", "1", "100") == b":1"
@@ -182,6 +219,7 @@ def test_a_partition_that_nothing_tells_of_is_noticed_and_heals_without_loss(sit
     with Scene(*one.ports) as scene, Attempt(one.nodes[1].port, EVENTS + "?topic=quiet") as quiet:
         scene.wait_for(30)
         one.proxies[1].hold(forward=way != "only from Redis", backward=way != "only to Redis")
+        scene.broken(one.ports[1])
         began = time.monotonic()
         one.wait_ready(True, False)
         assert time.monotonic() - began < 10
@@ -189,6 +227,7 @@ def test_a_partition_that_nothing_tells_of_is_noticed_and_heals_without_loss(sit
         while quiet.next_block(5).type != "hello" and time.monotonic() - silence < 2:
             pass  # heartbeats go on; next_block fails if none comes
         one.proxies[1].heal()
+        scene.healed()
         one.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []
@@ -214,7 +253,7 @@ def test_a_revocation_reaches_a_node_that_was_cut_off_as_soon_as_it_is_back(site
 
 
 def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) -> None:
-    """FLT-05: RST at once. A node asks again a few times a second at most, whatever is published, and floods no log."""
+    """FLT-05: RST at once. A node asks again once a second at most, whatever is published, and floods no log."""
     one = site()
     with Scene(*one.ports) as scene:
         scene.wait_for(30)
@@ -223,10 +262,9 @@ def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) ->
         one.wait_ready(False)
         busy = one.proxies[0]  # of the node that is published to all the while
         first = busy.accepted
-        wait_until(lambda: busy.accepted >= first + 4, 20, "the first attempts, after short waits")
         before, began = [node.log().count("\n") for node in one.nodes], time.monotonic()
-        wait_until(lambda: busy.accepted >= first + 13, 20, "nine more attempts")
-        assert time.monotonic() - began > 1.5
+        wait_until(lambda: busy.accepted >= first + 5, 20, "five more attempts")
+        assert time.monotonic() - began > 4
         for node, lines in zip(one.nodes, before, strict=True):
             assert node.log().count("\n") - lines <= 6
         for proxy in one.proxies:
@@ -254,10 +292,86 @@ def test_a_redis_that_stands_still_stops_no_heartbeat(site: Start) -> None:
     assert scene.history.problems() == []
 
 
-def test_connections_that_redis_ends_for_reading_too_slowly_are_read_on_from_where_they_were(site: Start) -> None:
-    """FLT-08: a node stands still under a burst while Redis bounds what it holds for a client."""
+def stats(node: Node) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(node.get("/stats")[2])
+    return answer
+
+
+def test_a_redis_that_stands_still_delays_neither_the_loop_nor_the_end_of_a_reader(site: Start) -> None:
+    """FLT-07: readers that leave are gone at once, and the loop is on time while publishes wait for Redis. A busy
+    machine makes a tick late now and then; a loop that waits for Redis is late by seconds, or each time.
+    """
     one = site()
-    one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 64kb 32kb 1")
+    node = one.nodes[0]
+    with Scene(*one.ports, company=False) as scene:
+        scene.wait_for(30)
+        staying = stats(node)["channels"]["main"]["readers"]
+        leaving = [Attempt(node.port, EVENTS + "?topic=quiet") for _ in range(20)]
+        wait_until(lambda: stats(node)["channels"]["main"]["readers"] == staying + 20, 5, "readers")
+        one.redis.signal(signal.SIGSTOP)
+        for stream in leaving:
+            stream.close()
+        wait_until(lambda: stats(node)["channels"]["main"]["readers"] == staying, 2, "the end of those who left")
+        lags, end = list[float](), time.monotonic() + 5
+        while time.monotonic() < end:
+            lags.append(stats(node)["process"]["loop_lag_seconds"])
+            time.sleep(0.1)  # between two samples
+        assert not one.ready(True)
+        assert statistics.median(lags) < 0.05
+        assert max(lags) < 1
+        one.redis.signal(signal.SIGCONT)
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+
+
+class HeavyPublisher(Publisher):
+    """Its events are of 1 KB: the number, and blanks before it."""
+
+    def request(self, number: int) -> tuple[str, str, str]:
+        method, path, body = super().request(number)
+        return method, path, json.dumps(json.loads(body) | {"data": f"{number:>1000}"})
+
+
+class HeavyScene(Scene):
+    publisher_of = HeavyPublisher
+
+
+def cut_off_for_their_size(redis: RedisServer) -> int:
+    """How many connections Redis has ended because it held too much for them."""
+    return redis.log_path.read_text().count("closed ASAP for overcoming of output buffer limits")
+
+
+def test_a_connection_that_redis_ends_because_it_holds_too_much_for_it_is_read_on_from_where_it_was(
+    site: Start,
+) -> None:
+    """FLT-08: a node stands still under a burst, and what it then has to read at once is more than Redis holds for a
+    client. It is not ready and says that its connections break, until the limit is lifted; then nothing is missing.
+    """
+    one = site()
+    published_to, stopped = one.nodes
+    with HeavyScene(*one.ports, company=False) as scene:
+        scene.wait_for(30)
+        one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 256kb 0 0")
+        stopped_at = stats(stopped)["relay"]["tail_connections"]
+        assert stopped.process is not None
+        stopped.process.send_signal(signal.SIGSTOP)
+        scene.wait_for(500, 30)
+        stopped.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: cut_off_for_their_size(one.redis) >= 3, 20, "three connections cut off")
+        one.wait_ready(True, False)
+        wait_until(lambda: stats(stopped)["relay"]["tail_connections"] >= stopped_at + 3, 20, "three more connections")
+        wait_until(lambda: stats(stopped)["relay"]["lag_seconds"] > 3, 20, "a lag")
+        one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
+        one.wait_ready(True)
+        scene.wait_for(30)
+    assert scene.history.problems() == []
+    assert gap_reasons(scene) == set()
+    assert published_to.get("/ready")[0] == 200
+
+
+def test_connections_that_are_killed_again_and_again_are_read_on_from_where_they_were(site: Start) -> None:
+    one = site()
     with Scene(*one.ports, every=0.001) as scene:
         for _ in range(3):
             scene.wait_for(60)

@@ -16,12 +16,12 @@ import pytest
 
 from server.relay.redis_client import script
 from tests.faults.checker import History, Seen
-from tests.faults.conftest import ROUNDS
 from tests.faults.test_redis_faults import Site, gap_reasons
 from tests.faults.witnesses import TOPIC, Attempt, Scene
 from tests.harness.overheard import Overheard
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
+from tests.rounds import ROUNDS
 
 RETAINED = 200
 IN_MEMORY = 20
@@ -115,7 +115,8 @@ def join(scene: Scene, ports: list[int], seed: int) -> list[str]:
             gap = block.type == "gap"
             log.append(Seen(-1, block.data or "") if gap else Seen(int(block.data or ""), block.id or ""))
     last = max((entry.number for entry in log), default=-1)
-    outcomes = {number: scene.history.outcomes[number] for number in range(after.number + 1, last + 1)}
+    numbers = [n for n in range(after.number + 1, last + 1) if scene.history.topics[n] == TOPIC]
+    outcomes = {number: scene.history.outcomes[number] for number in numbers}
     return History(outcomes, {f"join {seed} after {after.number}": log}).problems()
 
 

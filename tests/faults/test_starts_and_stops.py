@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -38,13 +40,16 @@ def status_over(path: Path) -> int:
         return connection.getresponse().status
 
 
-def test_a_successor_takes_the_unix_socket_while_the_old_node_drains_and_keeps_it(start: Start, tmp_path: Path) -> None:
+def test_a_successor_takes_the_unix_socket_while_the_old_node_drains_and_keeps_it(
+    start: Start, tmp_path: Path, seed: int
+) -> None:
     path = tmp_path / "sock"
     old = start(socket=path, drain_seconds=4)
     with Crowd(old.port, 10, request("GET", "/channels/main/events", Accept="text/event-stream")) as crowd:
         crowd.wait(lambda: all(b"hello" in member.received for member in crowd.members), 10, "10 streams")
         os.kill(old.pid, signal.SIGTERM)
         wait_until(lambda: not path.exists(), 2, "the old node's socket being gone")
+        time.sleep(random.Random(seed).uniform(0, 0.5))  # for so long nobody is there
         start(socket=path)
         assert old.process is not None
         assert old.process.poll() is None, "the old node did not outlive the start of the new one"
@@ -83,13 +88,14 @@ def start_in_vain(node: Node) -> None:
         node.start()
 
 
-def test_a_node_that_is_told_to_stop_while_it_starts_stops_in_order(tmp_path: Path) -> None:
+def test_a_node_that_is_told_to_stop_while_it_starts_stops_in_order(tmp_path: Path, seed: int) -> None:
     with silent_server() as (port, came):
         node = Node(tmp_path, jwks_url=f"http://127.0.0.1:{port}/keys", relay=f"sqlite:{tmp_path / 'log.db'}")
         starting = threading.Thread(target=start_in_vain, args=(node,))
         starting.start()
         try:
             assert came.wait(20)
+            time.sleep(random.Random(seed).uniform(0, 1))  # where in the start the signal comes
             assert node.stop(5) == 0
         finally:
             starting.join()
