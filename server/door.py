@@ -37,6 +37,7 @@ MAX_HEAD_BYTES = 16_384
 ACCEPTS_PER_TURN = 64
 MAX_WAITING = 4_096  # beyond it the one that waits longest goes
 PAUSE_SECONDS = 0.2
+SETTLED_SECONDS = 1.0  # for so long no accept may have failed before all is well again
 EVICT_SECONDS = 1.0  # without free descriptors, who has not said anything for this long makes room
 WATCH = select.EPOLLIN | select.EPOLLRDHUP
 WATCH_WRITABLE = select.EPOLLOUT
@@ -107,6 +108,8 @@ class Door:
         self._epoll = select.epoll()
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = 0.0
+        self._failed = 0.0
+        self._why = ""
         self.accepted = self.handed_over = self.timed_out = self.accept_errors = self.published = 0
         loop.add_reader(self._epoll.fileno(), self._poll)
 
@@ -151,6 +154,7 @@ class Door:
         room if somebody only waits."""
         now = time.monotonic()
         self.accept_errors += 1
+        self._failed, self._why = now, os.strerror(error.errno or 0)
         self._loop.remove_reader(listener.fileno())
         self._paused[listener] = now + PAUSE_SECONDS
         self._loop.call_later(PAUSE_SECONDS, self._unpause, listener)
@@ -159,10 +163,14 @@ class Door:
             self._complained = now
             log.error(
                 "accept_failed",
-                error=os.strerror(error.errno or 0),
+                error=self._why,
                 pause_seconds=PAUSE_SECONDS,
                 errors=self.accept_errors,
             )
+
+    def state(self) -> str:
+        """`ok`, or why newcomers have to wait."""
+        return self._why if self._why and time.monotonic() - self._failed < SETTLED_SECONDS else "ok"
 
     def _unpause(self, listener: socket.socket) -> None:
         if self._paused.pop(listener, None) is not None:

@@ -74,6 +74,7 @@ class Node:
         self.rates = Rates()
         self.durations = Durations()
         self.door_facts: Callable[[], dict[str, int]] = dict
+        self.accepting: Callable[[], str] = lambda: "ok"  # or why newcomers have to wait
         self.http_facts: Callable[[], dict[str, int]] = dict
         self.publishes_refused: dict[str, int] = {}
         self.tokens_refused: dict[str, int] = {}
@@ -168,8 +169,8 @@ class Node:
 
     @property
     def ready(self) -> bool:
-        """True if the relay works and the node is not draining."""
-        return not self.draining and bool(self.relay.state()["ok"])
+        """True if the relay works, newcomers are let in and the node is not draining."""
+        return not self.draining and bool(self.relay.state()["ok"]) and self.accepting() == "ok"
 
     def begin_drain(self) -> None:
         """From now on the node is not ready and admits nobody."""

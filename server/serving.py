@@ -194,6 +194,7 @@ class Front:
             header_seconds=settings.header_seconds,
         )
         node.door_facts = self.door.facts
+        node.accepting = self.door.state
         node.http_facts = connections.facts
         node.publishes_refused = self.surface.publishes_refused
         node.on_tick.append(self.door.expire)

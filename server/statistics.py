@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 DURATION_BOUNDS = (1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 DOOR_GAUGES = {"waiting": "Sockets whose request is not complete."}
 RELAY_GAUGES = {
-    "lag_seconds": "How long the last mark took through the relay and back.",
+    "lag_seconds": "How far behind the relay this node is: the age of the oldest mark that has not come back from it.",
     "waiting_events": "Events that wait for the relay.",
 }
 RELAY_COUNTERS = {
-    "tail_connections": "Connections that the relay was followed on.",
+    "tail_connections": "Connections that the relay was followed on, over which it has answered.",
     "turns": "Times that a log was found turned back or gone, and a new epoch begun.",
     "damaged": "Entries that could not be read; each was declared as a gap.",
 }

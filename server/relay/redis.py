@@ -46,6 +46,7 @@ from server.relay.redis_board import Board
 from server.relay.redis_client import ERRORS, Client, Target, ask, ask_script, connect, reason_of
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_patience import Patience
 from server.relay.redis_reads import RedisReads
 from server.relay.redis_tail import ENTRIES_A_READ, Tail
 from server.shards import ALL, Shards
@@ -55,7 +56,7 @@ TICK_SECONDS = 1.0
 DROPPED_A_TICK = 1_000
 ARRIVAL_SECONDS = 2.0  # an append that Redis has is answered after this, whether or not the tail brought it
 MAX_TURNS = 3
-PROOF_SECONDS = 4.0  # nodes that live look once they are connected again, two seconds later at the most
+PROOF_SECONDS = 4.0  # nodes that live look once they are connected again, two and a half seconds later at the most
 NOT_OPEN = "the log is not open"
 CLOSED = "the log is closed"
 
@@ -86,7 +87,8 @@ class RedisRelay:
             else "redis: as Redis persists and replicates; what its fsync window takes is declared"
         )
         self._target = target
-        self._client: Client = connect(target)
+        self._patience = Patience()
+        self._client: Client = connect(target, self._patience)
         self.board = Board(self._client, prefix)
         self._prefix = prefix
         self._shards_of = shards_of
@@ -127,7 +129,8 @@ class RedisRelay:
     async def _add_tail(self, tag: str, entries_a_read: int = ENTRIES_A_READ) -> Tail:
         """A tail at work. `tag` says in which slot of a cluster its marks are."""
         number = len(self._tails)
-        tail = Tail(self._target, f"{tag}:node:{self._name}:{number}", self, entries_a_read=entries_a_read)
+        marks = f"{tag}:node:{self._name}:{number}"
+        tail = Tail(self._target, marks, self, self._patience, entries_a_read=entries_a_read)
         self._tails.append(tail)
         self._keep("relay_tail", tail.run)
         await tail.begin(self._client)
@@ -385,7 +388,6 @@ class RedisRelay:
         while self._refusing is None:
             began = time.monotonic()
             try:
-                self._appends.check_reachable()  # one who tries is enough
                 await self._tick()
                 self._recovered()
             except (*ERRORS, RelayUnavailable) as error:

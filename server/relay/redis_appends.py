@@ -12,8 +12,6 @@ Cost: one script call per append, one round trip per turn of the loop at most.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +29,6 @@ from server.relay.waiting import Pending, Waiting
 
 MAX_TRIES = 3
 TOO_FEW = "too few replicas have the event yet"
-AWAY_SECONDS = 1.0  # between two tries to connect for the sake of publishes
 
 logger = get_logger("relay")
 
@@ -62,15 +59,12 @@ class Appends:
         self._failed = failed
         self._sending: asyncio.Task[None] | None = None
         self._flush_planned = False
-        self._away = ""
-        self._away_until = 0.0
         self._suspects: set[tuple[RedisLog, str]] = set()
         self.waiting: Waiting[RedisLog] = Waiting()
         self.round_trips = 0
 
     async def put(self, log: RedisLog, events: Sequence[Event], key: Key | None) -> Appended:
         """Append events, all or none. Raises RelayUnavailable, KeyConflict."""
-        self.check_reachable()
         answer: asyncio.Future[Appended] = self._loop.create_future()
         self.waiting.put(log, events, key, answer)
         self._plan_flush()
@@ -125,25 +119,10 @@ class Appends:
             _fail(wait, kind(reason))
 
     async def _connected(self) -> None:
-        """See that there is a connection: what fails here has not been sent. For a while nobody tries again then: a
-        Redis that is down, or was just started, has other worries than one connection for each publish."""
+        """See that there is a connection: what fails here has not been sent."""
         if isinstance(self._client, Redis):
             pool: Any = self._client.connection_pool
-            try:
-                await pool.release(await pool.get_connection())
-            except ERRORS as error:
-                self.try_later(reason_of(error))
-                raise
-
-    def try_later(self, reason: str) -> None:
-        """Redis cannot be reached: nobody tries again for a while."""
-        self._away = reason
-        self._away_until = time.monotonic() + AWAY_SECONDS * (0.5 + random.random() / 2)
-
-    def check_reachable(self) -> None:
-        """Raise RelayUnavailable if somebody has just tried in vain."""
-        if time.monotonic() < self._away_until:
-            raise RelayUnavailable(self._away)
+            await pool.release(await pool.get_connection())
 
     async def _round_trip(self, pending: Sequence[Pending[RedisLog]]) -> list[Pending[RedisLog]]:
         """Append what waits; those that were not appended, because their log has turned or Redis lost the script."""

@@ -34,6 +34,7 @@ from redis.exceptions import (
 )
 
 from server.relay.protocol import RelayUnavailable
+from server.relay.redis_patience import Patience, patient
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 4.0
@@ -117,8 +118,9 @@ class Target(NamedTuple):
     password: str | None = None
 
 
-def connect(target: Target, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
-    """A client. No connection is made before it is used."""
+def connect(target: Target, patience: Patience | None = None, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
+    """A client. No connection is made before it is used, nor before its `patience` allows; a cluster has many Redis,
+    and waits for none of them."""
     options: dict[str, Any] = {
         "username": target.username,
         "password": target.password,
@@ -134,8 +136,13 @@ def connect(target: Target, *, answer_seconds: float = ANSWER_SECONDS) -> Client
     if kind == "cluster":
         return RedisCluster.from_url(plain, **options)
     if kind == "sentinel":
-        return _through_sentinels(scheme, parts.netloc, parts.path, options)
-    return Redis.from_url(plain, **options)
+        client = _through_sentinels(scheme, parts.netloc, parts.path, options)
+    else:
+        client = Redis.from_url(plain, **options)
+    if patience is not None:
+        pool: Any = client.connection_pool
+        pool.connection_class = patient(pool.connection_class, patience, ERRORS, reason_of)
+    return client
 
 
 def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, Any]) -> Redis:

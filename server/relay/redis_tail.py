@@ -34,11 +34,13 @@ from server.relay.redis_client import (
 )
 from server.relay.redis_entries import Raw, place_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_patience import Patience
 
 ENTRIES_A_READ = 500
 LAST_SEQUENCE = 2**64 - 1  # ours have 0: what else is at a position is not ours
 DEAF_SECONDS = 3.0
 MARKS_SECONDS = 60
+MOST_DUE = 60  # marks that are counted while none comes back
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 2.0
 
@@ -70,6 +72,7 @@ class Tail:
         target: Target,
         marks: str,
         taker: Taker,
+        patience: Patience,
         *,
         entries_a_read: int = ENTRIES_A_READ,
     ) -> None:
@@ -78,20 +81,27 @@ class Tail:
         self._marks_key = marks.encode()
         self._marks_id = b"0-0"
         self._taker = taker
+        self._patience = patience
         self._entries_a_read = entries_a_read
         self._logs: dict[str, RedisLog] = {}
         self._wanted: list[tuple[RedisLog, Sequence[Shard], asyncio.Future[int]]] = []
         self._closed = False
         self._begun = asyncio.Event()
         self._heard = 0.0
-        self._sent = 0.0
-        self.lag_seconds = 0.0
+        self._due: list[float] = []
+        self._came = self._settled = 0.0
+        self._took_seconds = 0.0
         self.connections = 0
 
     @property
     def well(self) -> bool:
         """True if a mark has come back lately."""
         return time.monotonic() - self._heard < DEAF_SECONDS
+
+    @property
+    def lag_seconds(self) -> float:
+        """How far behind Redis this is: what the last mark took, or the age of one that should have come since."""
+        return max(self._took_seconds, time.monotonic() - min(self._due) if self._due else 0.0)
 
     def follow(self, log: RedisLog) -> None:
         """Read a log from where it stands, from the next read on: `prove` makes the one that is under way end."""
@@ -120,14 +130,16 @@ class Tail:
 
     async def prove(self, client: Client) -> None:
         """Put a mark in by another connection; it should come out of this one. Raises RelayUnavailable."""
-        self._sent = time.monotonic()
+        sent = round(time.monotonic(), 6)
         try:
             async with client.pipeline(transaction=False) as pipe:
-                pipe.xadd(self._marks, {"at": f"{self._sent:.6f}"}, maxlen=8, approximate=False)
+                pipe.xadd(self._marks, {"at": f"{sent:.6f}"}, maxlen=8, approximate=False)
                 pipe.expire(self._marks, MARKS_SECONDS)
                 await pipe.execute()
         except ERRORS as error:
             raise RelayUnavailable(reason_of(error)) from error
+        if sent > self._settled and len(self._due) < MOST_DUE:
+            self._due.append(sent)
 
     async def begin(self, client: Client) -> None:
         """Wait for the first mark to come back. Raises RelayUnavailable."""
@@ -155,11 +167,11 @@ class Tail:
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _follow_connection(self) -> None:
-        client = connect(self._target, answer_seconds=BLOCK_LIMIT_SECONDS)
-        self.connections += 1
+        client = connect(self._target, self._patience, answer_seconds=BLOCK_LIMIT_SECONDS)
         try:
             await client.ping()
             await self._taker.examine(self)
+            self.connections += 1  # not before: a Redis that is away is no connection that breaks
             connected = time.monotonic()
             while not self._closed:
                 self._include_wanted()
@@ -180,24 +192,39 @@ class Tail:
                 streams[shard.stream] = f"{log.delivered}-{LAST_SEQUENCE}" if log.split else log.tail_id
         answer: Any = await client.xread(streams, self._entries_a_read, round(BLOCK_SECONDS * 1000))
         woken: dict[str, RedisLog] = {}
+        more = False
         for key, entries in answer:
             if key == self._marks_key:
-                self._read_mark(entries)
+                self._hear(entries)
             elif (log := logs[key]).split:
                 woken[log.name] = log
             elif place_of(entries[-1][0]) > place_of(log.tail_id):  # else the log has turned meanwhile
                 log.tail_id = entries[-1][0]
                 self._taker.took(log, entries)
+                more |= len(entries) == self._entries_a_read
         for log in woken.values():
             shards = log.followed
             keys = (log.facts, *log.keys_of(shards))
-            self._taker.took_split(log, shards, await call(client, "read", keys, log.delivered, ENTRIES_A_READ))
+            found = await call(client, "read", keys, log.delivered, ENTRIES_A_READ)
+            self._taker.took_split(log, shards, found)
+            more |= len(found[-1]) == ENTRIES_A_READ
+        if not more:
+            self._settle()
 
-    def _read_mark(self, entries: Sequence[Raw]) -> None:
+    def _hear(self, entries: Sequence[Raw]) -> None:
+        """A mark has come: the connection is not deaf."""
         self._marks_id, fields = entries[-1]
         self._heard = time.monotonic()
         self._begun.set()
-        self.lag_seconds = max(0.0, self._heard - float(fields[b"at"]))
+        self._came = float(fields[b"at"])
+
+    def _settle(self) -> None:
+        """All that was in Redis before the last mark is handed on. A mark alone does not say so: it comes with the
+        first read, however many entries are left for the next ones."""
+        if self._came > self._settled:
+            self._settled = self._came
+            self._took_seconds = time.monotonic() - min([self._came, *self._due])
+            self._due = [sent for sent in self._due if sent > self._came]
 
     def stop(self) -> None:
         """Follow no more after the read that is under way. To be called before the task is cancelled: redis-py can

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from tests.bridges.conftest import facts, settings, state, until_active
 from tests.bridges.feeder import Feeder
@@ -16,6 +19,8 @@ from tests.faults.witnesses import Subscriber
 from tests.harness.nats import NatsServer
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
+
+pytestmark = pytest.mark.fault
 
 
 @contextmanager
@@ -43,24 +48,25 @@ def until_fed(feeder: Feeder, more: int) -> None:
     wait_until(lambda: feeder.next >= wanted, 20, "numbers in JetStream")
 
 
-def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(nats: NatsServer, node: StartNode) -> None:
+def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(nats: NatsServer, node: StartNode, seed: int) -> None:
     """Nothing acknowledged by JetStream is lost, nothing enters twice, though the node dies with messages in hand."""
+    rng = random.Random(seed)
     one = node(**settings(NUMBERS, nats_url=nats.url, relay="sqlite:log.db"))
     until_active(one, "n")
     with fed(nats, one) as feeder:
-        until_fed(feeder, 300)
+        until_fed(feeder, rng.randrange(100, 400))
         one.kill()
-        until_fed(feeder, 300)
+        until_fed(feeder, rng.randrange(100, 400))
         one.start()
         until_caught_up(one, 300)
         until_fed(feeder, 100)
 
 
-def test_nats_killed_in_the_middle_loses_and_doubles_nothing(nats: NatsServer, node: StartNode) -> None:
+def test_nats_killed_in_the_middle_loses_and_doubles_nothing(nats: NatsServer, node: StartNode, seed: int) -> None:
     one = node(**settings(NUMBERS, nats_url=nats.url))
     until_active(one, "n")
     with fed(nats, one) as feeder:
-        until_fed(feeder, 200)
+        until_fed(feeder, random.Random(seed).randrange(100, 400))
         nats.kill()
         wait_until(lambda: state(one, "n") != "ok", what="the bridge's state")
         nats.start()
@@ -70,12 +76,12 @@ def test_nats_killed_in_the_middle_loses_and_doubles_nothing(nats: NatsServer, n
 
 
 def test_the_relay_away_for_a_while_loses_and_doubles_nothing(
-    nats: NatsServer, redis: RedisServer, node: StartNode
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
     one = node(**settings(NUMBERS, nats_url=nats.url, relay=redis.url))
     until_active(one, "n")
     with fed(nats, one) as feeder:
-        until_fed(feeder, 200)
+        until_fed(feeder, random.Random(seed).randrange(100, 400))
         redis.signal(signal.SIGSTOP)
         wait_until(lambda: state(one, "n") != "ok", 20, "the bridge's state")
         until_fed(feeder, 200)
@@ -84,7 +90,7 @@ def test_the_relay_away_for_a_while_loses_and_doubles_nothing(
 
 
 def test_of_two_nodes_one_reads_and_when_it_is_killed_the_other_goes_on_in_order(
-    nats: NatsServer, redis: RedisServer, node: StartNode
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
     both = [node(**settings(NUMBERS, nats_url=nats.url, relay=redis.url)) for _ in range(2)]
     wait_until(lambda: any(facts(one, "n")["active"] for one in both), 20, "a node that reads")
@@ -92,19 +98,22 @@ def test_of_two_nodes_one_reads_and_when_it_is_killed_the_other_goes_on_in_order
     assert not facts(other, "n")["active"]
     wait_until(lambda: state(other, "n") == "ok", what="the other node at its source")
     with fed(nats, holder, other) as feeder:
-        until_fed(feeder, 300)
+        until_fed(feeder, random.Random(seed).randrange(100, 400))
         holder.kill()
         until_active(other, "n")
         until_fed(feeder, 300)
     assert facts(other, "n")["published"] > 300
 
 
-def test_a_node_that_is_stopped_hands_over_at_once(nats: NatsServer, redis: RedisServer, node: StartNode) -> None:
+def test_a_node_that_is_stopped_hands_over_at_once(
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
+) -> None:
     both = [node(**settings(NUMBERS, nats_url=nats.url, relay=redis.url)) for _ in range(2)]
     wait_until(lambda: any(facts(one, "n")["active"] for one in both), 20, "a node that reads")
     holder, other = sorted(both, key=lambda one: not facts(one, "n")["active"])
+    wait_until(lambda: state(other, "n") == "ok", what="the other node at its source")
     with fed(nats, holder, other) as feeder:
-        until_fed(feeder, 200)
+        until_fed(feeder, random.Random(seed).randrange(100, 400))
         holder.stop()
         wait_until(lambda: facts(other, "n")["active"], 4, "the other node")  # no lease had to expire
         until_fed(feeder, 200)

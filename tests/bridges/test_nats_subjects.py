@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.bridges.conftest import bridge, data, facts, listen, mapping, settings, state, until_active
 from tests.conftest import StartNode
@@ -46,11 +49,12 @@ def test_a_subject_keeps_its_order_and_poison_does_not_stop_it(nats: NatsServer,
     bodies = [f'{{"n":{number}}}' for number in range(3_000)]
     for place in range(0, len(bodies), 100):
         bodies[place] = "poison\n\nid: 1\nevent: gap"
+    began = time.monotonic()
     with listen(one) as stream:
         nats.publish("n", *bodies)
         assert data(stream, 2_970) == [str(number) for number in range(3_000) if number % 100]
     assert facts(one, "n")["unmappable"] == 30
-    assert len(re.findall("unmappable", one.log())) <= 5
+    assert len(re.findall("unmappable", one.log())) <= 2 + (time.monotonic() - began)  # one a second
     assert "poison" not in one.log()
 
 
@@ -81,6 +85,7 @@ def test_on_two_nodes_a_message_enters_once_and_reaches_all(
     assert all(facts(one, "n")["published"] for one in both)
 
 
+@pytest.mark.fault
 def test_nats_killed_and_started_again_is_found_again(nats: NatsServer, node: StartNode) -> None:
     one = node(**settings(bridge("nats", "n", mapping("n")), nats_url=nats.url))
     until_active(one, "n")
@@ -95,6 +100,7 @@ def test_nats_killed_and_started_again_is_found_again(nats: NatsServer, node: St
     assert facts(one, "n")["reconnects"] == 1
 
 
+@pytest.mark.fault
 def test_nats_that_stands_still_is_noticed(nats: NatsServer, node: StartNode) -> None:
     one = node(**settings(bridge("nats", "n", mapping("n")), nats_url=nats.url))
     until_active(one, "n")
@@ -104,6 +110,7 @@ def test_nats_that_stands_still_is_noticed(nats: NatsServer, node: StartNode) ->
     until_active(one, "n")
 
 
+@pytest.mark.fault
 def test_while_the_relay_is_away_a_bounded_number_waits_and_others_get_the_rest(
     nats: NatsServer, redis: RedisServer, node: StartNode
 ) -> None:

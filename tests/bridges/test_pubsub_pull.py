@@ -114,6 +114,7 @@ def test_poison_is_acknowledged_and_what_is_behind_it_goes_on(emulator: PubSubEm
 def test_with_a_dead_letter_topic_poison_is_given_back(emulator: PubSubEmulator, pulled: Node) -> None:
     emulator.publish("dead", "poison", '{"n":1}')
     wait_until(lambda: facts(pulled, "dead")["unmappable"] > 1, what="the message, again")
+    wait_until(lambda: facts(pulled, "dead")["published"] >= 1, what="the other message")
     assert facts(pulled, "dead")["published"] == 1
 
 

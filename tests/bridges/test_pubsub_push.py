@@ -351,6 +351,7 @@ def test_without_the_issuers_keys_pushes_are_for_later(accounts: Accounts) -> No
     assert "key_fetch_failed" in {line["event"] for line in lines}
 
 
+@pytest.mark.fault
 def test_while_the_relay_is_away_pushes_are_for_later_and_enter_once(
     redis: RedisServer, node: StartNode, accounts: Accounts
 ) -> None:
@@ -388,23 +389,25 @@ def test_of_two_nodes_each_knows_what_the_other_has_taken(
     assert sum(facts(one, "p")["repeated"] for one in both) == 20
 
 
+@pytest.mark.fault
 def test_the_emulator_pushes_and_pushes_again_what_a_killed_node_did_not_answer(
-    emulator: PubSubEmulator, node: StartNode, accounts: Accounts
+    emulator: PubSubEmulator, node: StartNode, accounts: Accounts, seed: int
 ) -> None:
-    wanted = push_bridge(mapping("projects/ringcast-tests/subscriptions/pushed"))
+    topic, pushed = f"pushes-{seed}", f"pushed-{seed}"
+    wanted = push_bridge(mapping(f"projects/ringcast-tests/subscriptions/{pushed}"))
     one = node(**settings(wanted, pubsub_jwks_url=accounts.url, relay="sqlite:log.db"))
     wait_until(lambda: state(one, "p") == "ok", what="the issuer's keys")
     between = Signing([one.port])
     try:
-        emulator.make("pushes", "pushed", push_to=between.url, ordered=True)
-        emulator.publish("pushes", *map(str, range(100)), key="a")
+        emulator.make(topic, pushed, push_to=between.url, ordered=True)
+        emulator.publish(topic, *map(str, range(100)), key="a")
         wait_until(lambda: facts(one, "p")["published"] > 20, what="pushes")
         one.kill()
         one.start()
-        wait_until(lambda: emulator.waiting("pushed") == [] and state(one, "p") == "ok", 30, "the rest")
+        wait_until(lambda: emulator.waiting(pushed) == [] and state(one, "p") == "ok", 30, "the rest")
         with listen(one, "t&last=1000") as stream:
             assert data(stream, 100) == [str(number) for number in range(100)]
-            emulator.publish("pushes", "end", key="a")
+            emulator.publish(topic, "end", key="a")
             assert data(stream, 1) == ["end"]
     finally:
         between.close()

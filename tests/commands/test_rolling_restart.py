@@ -134,11 +134,9 @@ def test_the_first_that_does_not_come_back_ends_it(supervisor: Callable[..., Sup
     nodes = supervisor()
     nodes.lost = {"node-1"}
     third = nodes.nodes[2].pid
-    done = run(
-        rolling_restart, "--settle-seconds", "0", "--wait-seconds", "5", "--restart", nodes.command, *nodes.arguments
-    )
+    done = run(rolling_restart, *QUICK, "--restart", nodes.command, *nodes.arguments)
     assert done.exit_code == 1
-    assert "stopped: node-1 did not come back within 5 s (Connection refused)" in done.output
+    assert "stopped: node-1 did not come back within 15 s (Connection refused)" in done.output
     assert [line for line in nodes.log if "node-2" in line] == []
     assert nodes.nodes[2].pid == third and nodes.nodes[2].get("/ready")[0] == 200
 
@@ -251,6 +249,7 @@ def test_what_cannot_be_meant_is_refused(run: Run, arguments: list[str], reason:
     assert "canary" not in done.output
 
 
+@pytest.mark.fault
 def test_publishing_and_reading_go_on_without_loss_around_a_restart(
     supervisor: Callable[..., Supervisor], tmp_path: Path
 ) -> None:
@@ -267,4 +266,4 @@ def test_publishing_and_reading_go_on_without_loss_around_a_restart(
         scene.wait_for(30)
     assert scene.history.problems() == []
     assert program.out.splitlines()[1].startswith("node-0: ready after ")
-    wait_until(lambda: all("draining" in subscriber.endings for subscriber in scene.subscribers), 1)
+    wait_until(lambda: all("draining" in subscriber.endings for subscriber in scene.subscribers))

@@ -90,6 +90,7 @@ def test_an_event_published_again_with_its_key_is_the_same_event(shared_node: No
     assert "409 Conflict" in refused.stderr
 
 
+@pytest.mark.fault
 def test_tail_and_publish_outlive_a_killed_server_without_loss_or_repeat(tmp_path: Path, ringcast: Start) -> None:
     server = Node(tmp_path, relay=f"sqlite:{tmp_path}/events.db", retry_min_ms=10, retry_max_ms=20).start()
     options = ("--url", server.url, "--channel", "prices")

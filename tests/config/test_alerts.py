@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,17 +171,37 @@ def test_there_is_a_case_for_each() -> None:
     assert list(CASES) == names()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_it_fires_for_the_node_that_is_bad_and_not_for_the_good_one(name: str, tmp_path: Path) -> None:
+def assert_fires(names: Sequence[str], lines: list[dict[str, str]], folder: Path) -> None:
+    """That at the end of these histories these alerts complain of the bad node, and no others of anybody."""
     firing = {
         "expr": 'sum by (alertname, instance) (ALERTS{alertstate="firing"})',
         "eval_time": f"{MINUTES - 1}m",
-        "exp_samples": [{"labels": f'{{alertname="{name}", instance="bad"}}', "value": 1}],
+        "exp_samples": [{"labels": f'{{alertname="{name}", instance="bad"}}', "value": 1} for name in names],
     }
-    case = {"interval": "15s", "input_series": history(CASES[name]), "promql_expr_test": [firing]}
-    path = tmp_path / "case.yml"
+    case = {"interval": "15s", "input_series": lines, "promql_expr_test": [firing]}
+    path = folder / "case.yml"
     path.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [case]}))
     promtool("test", "rules", path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_fires_for_the_node_that_is_bad_and_not_for_the_good_one(name: str, tmp_path: Path) -> None:
+    assert_fires([name], history(CASES[name]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("connections", "names"),
+    [("1+10", ["RingcastRelayReconnects", "RingcastRelayRefuses"]), ("7", ["RingcastRelayRefuses"])],
+)
+def test_of_a_node_that_is_not_ready_it_is_told_whether_redis_ends_its_connections(
+    connections: str, names: list[str], tmp_path: Path
+) -> None:
+    """Its answers are too large for Redis, or Redis is away."""
+    lines = [
+        *history(Case("ringcast_relay_up", "0", "1")),
+        *history(Case("ringcast_relay_tail_connections_total", connections, "1")),
+    ]
+    assert_fires(names, lines, tmp_path)
 
 
 def test_prometheus_takes_the_rules_and_the_example_with_all_that_it_offers(tmp_path: Path) -> None:

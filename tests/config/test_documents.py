@@ -125,3 +125,11 @@ def test_what_is_shown_can_be_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("max_age_seconds", "channels", "allowed_origins", "console", "ring_bytes"):
         monkeypatch.setenv(variable(name), plain(getattr(settings, name)))
     assert load(None, {}).settings == settings
+
+
+def test_on_one_machine_redis_keeps_what_it_acknowledged_and_the_nodes_are_told_so() -> None:
+    """One without the other is an epoch's gap for everybody at each boot, or events that are lost in silence."""
+    text = (CONFIG.parent / "docs" / "operations.md").read_text()
+    recipe = text[text.index("## On one machine") : text.index("## How large")]
+    assert "/appendfsync always/' /etc/redis/ringcast.conf" in recipe
+    assert "\\nRINGCAST_REDIS_DURABLE=true|" in recipe

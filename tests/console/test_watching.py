@@ -31,7 +31,7 @@ def test_the_machine_is_drawn_on_its_own_channel_alone(machine_node: Node, conso
     view = console(machine_node)
     view.page.wait("document.querySelectorAll('#machine canvas').length === 4")
     view.page.wait("[...document.querySelectorAll('#machine .value')].every(value => /[0-9]/.test(value.textContent))")
-    assert view.drawn_pixels("#machine canvas") > 0
+    view.wait_drawn("#machine canvas")
     view.fill("channel", "machine-aside")
     view.submit("watch-form")
     view.wait_text("state-text", "machine-aside")
@@ -44,7 +44,7 @@ def test_connections_and_rates_are_drawn(machine_node: Node, console: OpenConsol
     view.wait_number("published", 1)
     view.wait_number("here-rate", 1)
     for canvas in ("#ring", "#connections-chart", "#delivered-chart", "#published-chart"):
-        assert view.drawn_pixels(canvas) > 0, canvas
+        view.wait_drawn(canvas)
 
 
 def test_what_was_published_before_is_there_when_the_page_opens(machine_node: Node, console: OpenConsole) -> None:

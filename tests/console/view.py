@@ -101,9 +101,9 @@ class View:
         shown = f"document.getElementById({quoted(element)}).textContent"
         self.page.wait(f'parseFloat({shown}.replace(",", "")) >= {least}')
 
-    def drawn_pixels(self, canvas: str) -> int:
-        """Pixels of a canvas that are not empty."""
-        return int(self.page.run(f"pixels({quoted(canvas)})"))
+    def wait_drawn(self, canvas: str) -> None:
+        """Wait until something is on a canvas."""
+        self.page.wait(f"pixels({quoted(canvas)}) > 0")
 
     def value(self, script: str) -> Any:
         return self.page.run(script)

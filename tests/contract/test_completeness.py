@@ -98,7 +98,7 @@ def test_a_resume_at_the_edge_of_what_is_kept_is_complete(channel: StartChannel,
         return hello["complete"]
 
     for node in c.each():
-        seconds = 3 if relay.startswith("redis") else 0
+        seconds = 10 if relay.startswith("redis") else 0
         wait_until(lambda node=node: complete(node) is False, seconds, "what was dropped is known")
 
 

@@ -150,7 +150,7 @@ def test_a_second_signal_ends_it_at_once(channel: StartChannel, number: signal.S
     wait_until(lambda: any(recorder.events[-1].type == "draining" for recorder in recorders), 10, "the first farewell")
     assert process.poll() is None
     process.send_signal(number)
-    process.wait(3)
+    process.wait(10)
     for recorder in recorders:
         recorder.stop()
 

@@ -25,14 +25,14 @@ def test_streams_end_with_their_tokens(channel: StartChannel) -> None:
     """7.1: each at its own time, quiet or busy, and says why; a stream with a longer token goes on."""
     c = channel(jwt_secret=TOKEN_SECRET)
     now = int(time.time())
-    ends = [now + 2, now + 2, now + 3]
+    ends = [now + 4, now + 4, now + 5]
     recorders = [Recorder(c.beside(token=reader(end)).stream(f"topic={number % 2}")) for number, end in enumerate(ends)]
     longer = Recorder(c.beside(token=reader(now + 60)).stream())
     c.token = WRITER
     publisher = c.publisher()
     while any(recorder.thread.is_alive() for recorder in recorders):
         event_id = publisher.publish("busy", topic="1")
-        assert time.time() < now + 6, "the streams outlived their tokens"
+        assert time.time() < now + 8, "the streams outlived their tokens"
         longer.wait_for(event_id)
     skew = time.time() - time.monotonic()
     for end, recorder in zip(ends, recorders, strict=True):
@@ -48,12 +48,12 @@ def test_streams_end_with_their_tokens(channel: StartChannel) -> None:
 def test_an_expired_token_opens_nothing(channel: StartChannel) -> None:
     """7.2: neither an EventSource nor another client, on any endpoint, and no publish."""
     c = channel(jwt_secret=TOKEN_SECRET)
-    expiry = int(time.time()) + 1
+    expiry = int(time.time()) + 4
     rights: dict[str, object] = {"ringcast": {"c": {"publish": ["*"], "subscribe": ["*"]}}, "exp": expiry}
     c.token = token(publish=["*"], subscribe=["*"], **rights)
     with ExitStack() as streams:
         assert streams.enter_context(c.stream()).status == 200
-    wait_until(lambda: time.time() >= expiry, 3, "the token's end")
+    wait_until(lambda: time.time() >= expiry, 10, "the token's end")
     bearer = {"Authorization": f"Bearer {c.token}"}
     assert c.stream().status == 401
     assert c.stream(Accept="*/*").status == 401
@@ -65,11 +65,11 @@ def test_an_expired_token_opens_nothing(channel: StartChannel) -> None:
 def test_a_token_that_was_seen_before_still_expires(channel: StartChannel) -> None:
     """7.2: what was remembered of a token ends with it."""
     c = channel(jwt_secret=TOKEN_SECRET)
-    expiry = int(time.time()) + 2
+    expiry = int(time.time()) + 3
     c.token = token(ringcast={"c": {"publish": ["*"], "subscribe": ["*"]}}, exp=expiry)
     publisher = c.publisher()
     assert publisher.offer({"data": "x"}).status == 200
-    wait_until(lambda: publisher.offer({"data": "x"}).status == 401, 5, "a refusal")
+    wait_until(lambda: publisher.offer({"data": "x"}).status == 401, 10, "a refusal")
     assert expiry <= time.time() < expiry + 1
     assert c.stream().status == 401
 

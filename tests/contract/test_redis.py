@@ -133,7 +133,7 @@ def test_with_replicas_an_acknowledgement_outlives_the_master(
     promoted; that something is gone is said on both nodes.
     """
     failover = Failover(start_redis, proxies)
-    c = channel(relay=failover.url, nodes=2, redis_replicas=1, redis_replicas_seconds=0.5)
+    c = channel(relay=failover.url, nodes=2, redis_replicas=1, redis_replicas_seconds=1.5)
     streams = [node.stream() for node in c.each()]
     acknowledged = [str(number) for number in range(20)]
     for data in acknowledged:

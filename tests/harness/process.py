@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,13 +31,32 @@ for _ in range(os.getpid() * 5003 % 12_000):
     next(_ports)
 
 
+# Says to runs beside this one that a port is chosen, until whoever chose it has had the time to listen on it.
+_chosen: deque[socket.socket] = deque()
+MAX_CHOSEN = 50
+
+
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A port nobody listens on now, nor is about to."""
     for port in _ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
+            _choose(port)
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError("unreachable: the cycle has no end")
+
+
+def _choose(port: int) -> None:
+    """Take the port's name on this machine, which ends with this process. Raises OSError if another run has it."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0ringcast-test-port-{port}")
+    except OSError:
+        name.close()
+        raise
+    _chosen.append(name)
+    if len(_chosen) > MAX_CHOSEN:
+        _chosen.popleft().close()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:

@@ -58,7 +58,7 @@ def test_a_request_after_a_stream_in_the_same_segment_is_never_answered(
     request = request_bytes(endpoint.path(topic), Host=f"127.0.0.1:{shared_node.port}")
     with connect(shared_node) if way == "first" else used_connection(shared_node) as connection:
         connection.sendall(request + HEALTH)
-        connection.settimeout(3)
+        connection.settimeout(10)
         received = b""
         with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(65536):

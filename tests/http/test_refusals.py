@@ -24,7 +24,7 @@ both_ways = pytest.mark.parametrize("way", ["first", "later"])
 LIMITS = {
     "overloaded": ({"max_connections": 1}, 503, "node is full"),
     "too_many": ({"max_connections_per_address": 1}, 429, "this address holds its share"),
-    "rate_limited": ({"opens_per_second": 0.01, "opens_burst": 1}, 429, "too many a second"),
+    "rate_limited": ({"opens_per_second": 0.001, "opens_burst": 1}, 429, "too many a second"),
 }
 
 

@@ -81,7 +81,7 @@ def test_a_costly_template_costs_nobody_time(hub: Hub, topic: str, selector: str
     for tail in ("", "/", "é", "!"):
         hub.publish("x" * 4000 + tail, tail)
     hub.publish(topic, "on time")
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     assert watch.data() == ["!", "on time"]
 
 

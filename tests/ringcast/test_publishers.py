@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ringcast import InvalidEvent, Publisher, PublishFailed, RedisPublisher, make_event, publish
 from server.relay.protocol import KeyConflict
-from tests.harness.process import TOKEN_SECRET, Node
+from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
 from tests.threats.conftest import finish
@@ -139,3 +142,26 @@ def test_a_redis_that_is_away_is_tried_for_as_long_as_was_said(tmp_path: Path) -
         publisher.publish("t", "x")
     assert time.monotonic() - began < 5
     publisher.close()
+
+
+def test_an_event_is_published_in_redis_once_so_many_replicas_have_it(redis: RedisServer, tmp_path: Path) -> None:
+    """What a replica that stands still has not got is tried again under the same key, and is there once."""
+    terms: dict[str, Any] = {"channel": "replicated", "shards": 1, "replicas": 1, "replicas_seconds": 0.3}
+    with closing(RedisPublisher(redis.url, within_seconds=1, **terms)) as publisher:
+        with pytest.raises(PublishFailed, match="too few replicas"):
+            publisher.publish("t", "there is none", key="a")
+        replica = RedisServer(tmp_path, replicaof=f"127.0.0.1 {redis.port}").start()
+        try:
+            wait_until(lambda: redis.command("WAIT", "1", "100") == b":1", 15, "the replica in sync")
+            redis.command("SCRIPT", "FLUSH")
+            publisher.publish("t", "there is none", key="a")
+            assert replica.command("XLEN", "{ringcast:replicated}:events") == b":1"
+            replica.signal(signal.SIGSTOP)
+            with pytest.raises(PublishFailed, match="too few replicas"):
+                publisher.publish("t", "it stands still", key="b")
+            replica.signal(signal.SIGCONT)
+            with closing(RedisPublisher(redis.url, **terms)) as patient:
+                patient.publish("t", "it stands still", key="b")
+            assert replica.command("XLEN", "{ringcast:replicated}:events") == b":2"
+        finally:
+            replica.stop()

@@ -11,6 +11,7 @@ from apps.monitors.worker import FINISH_SECONDS as FOUND_SECONDS
 from apps.workers import EXIT_INVALID
 from config.settings import Settings
 from config.sources import load
+from server.notify import Notifier
 from server.serving import FINISH_SECONDS, STOP_SECONDS
 from tests.nginx.proxy import SHIPPED
 from tests.systemd.staging import UNITS, Stage
@@ -119,6 +120,13 @@ def test_the_time_to_stop_covers_the_drain() -> None:
     assert STOP_SECONDS > 3 * FINISH_SECONDS
     assert SERVICE["KillSignal"] == ["SIGTERM"]
     assert SERVICE["Type"] == ["notify"] and SERVICE["NotifyAccess"] == ["main"]
+
+
+def test_the_unit_says_how_often_the_watchdog_is_fed() -> None:
+    [watchdog_seconds] = settings_of("ringcast@.service")["WatchdogSec"]
+    [said] = re.findall(r"It speaks up [^.]* every (\d+) s", (UNITS / "ringcast@.service").read_text())
+    notifier = Notifier(str, {"WATCHDOG_USEC": f"{int(watchdog_seconds) * 1_000_000}"})
+    assert int(said) == notifier._interval_seconds
 
 
 def test_descriptors_are_within_what_the_kernel_settings_allow() -> None:

@@ -83,7 +83,7 @@ def test_an_address_gets_its_share_and_not_one_more(start: Start) -> None:
     assert other is not None and other.status == 200
     close(live)
     for _ in range(20):
-        wait_until(lambda: _come_back(node, 20), 3, "20 places free again")
+        wait_until(lambda: _come_back(node, 20), 10, "20 places free again")
 
 
 def _come_back(node: Node, count: int) -> bool:
@@ -184,9 +184,11 @@ def test_opening_too_fast_is_answered_with_a_later_date(start: Start) -> None:
     assert 10 <= len(live) <= 10 + 5 * (time.monotonic() - begin) + 1
     for stream in refused:
         check_refused(stream, "rate_limited")
-    api = answered(node.port, request("GET", PATH))
-    assert api.status == 429 and api.header("Retry-After")
-    wait_until(lambda: answered(node.port, request("GET", PATH)).status == 200, 3, "a place at the rate")
+    # Several: at any moment one more may be due.
+    answers = [answered(node.port, request("GET", PATH)) for _ in range(20)]
+    assert all(api.header("Retry-After") for api in answers if api.status == 429)
+    assert 429 in {api.status for api in answers}
+    wait_until(lambda: answered(node.port, request("GET", PATH)).status == 200, 10, "a place at the rate")
     close(live)
 
 

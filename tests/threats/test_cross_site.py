@@ -35,7 +35,7 @@ def test_a_foreign_page_gets_no_stream_and_holds_no_place(keyed_node: Node, orig
         if answer is not None:
             assert answer.header("Access-Control-Allow-Origin") is None
             assert answer.header("Access-Control-Allow-Credentials") is None
-    wait_until(lambda: len(descriptors(keyed_node.pid)) <= before, 1, "the place free again")
+    wait_until(lambda: len(descriptors(keyed_node.pid)) <= before, 10, "the place free again")
 
 
 @pytest.mark.parametrize("origin", EVIL)
@@ -72,7 +72,7 @@ def test_what_another_sites_page_merely_shows_holds_no_place(keyed_node: Node, w
         connection.send(request("GET", PATH, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors", **COOKIE))
         answer = connection.answer()
         assert answer is not None and answer.status == 403, answer
-    wait_until(lambda: len(descriptors(keyed_node.pid)) <= before, 1, "the place free again")
+    wait_until(lambda: len(descriptors(keyed_node.pid)) <= before, 10, "the place free again")
 
 
 REBOUND = "evil.example:8888"

@@ -7,6 +7,8 @@ import socket
 import struct
 import time
 
+import pytest
+
 from tests.harness.process import Node, wait_until
 from tests.harness.stream import Stream
 from tests.threats.conftest import Start
@@ -48,7 +50,7 @@ def test_readers_that_never_read_cost_only_themselves(start: Start) -> None:
             ids = publish_megabytes(node, 100)
             assert rss_bytes(node.pid) - before < 40 * 256 * 1024 + before // 10
             # Seen from the server: the goodbye itself can't reach a client that does not read.
-            wait_until(lambda: len(descriptors(node.pid)) <= joined, 2 + 2, "the stalled readers gone")
+            wait_until(lambda: len(descriptors(node.pid)) <= joined, 10, "the stalled readers gone")
     with Stream(node.port, "/channels/main/events?topic=large", Last_Event_ID=cursor) as stream:
         assert stream.next_event().type == "hello"
         gap, *events = [stream.next_event() for _ in range(10)]
@@ -89,7 +91,7 @@ def test_surplus_bytes_then_a_goodbye_leave_nothing_behind(start: Start) -> None
         crowd.send_each(b"x")
         crowd.half_close()
         crowd.wait_closed(2)
-    wait_until(lambda: len(descriptors(node.pid)) <= before, 2, "descriptors back at their number before")
+    wait_until(lambda: len(descriptors(node.pid)) <= before, 10, "descriptors back at their number before")
 
 
 def test_surplus_bytes_alone_end_the_stream_by_both_ways_in(open_node: Node) -> None:
@@ -102,8 +104,8 @@ def test_surplus_bytes_alone_end_the_stream_by_both_ways_in(open_node: Node) -> 
             ):
                 apart.wait(lambda: b"hello" in apart.members[0].received, 5, "a stream")
                 apart.send_each(surplus)
-                apart.wait_closed(2)
-                together.wait_closed(2)
+                apart.wait_closed(5)
+                together.wait_closed(5)
 
 
 def test_data_pushed_up_a_stream_is_not_collected(start: Start) -> None:
@@ -134,6 +136,7 @@ def go_deaf(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(code)))
 
 
+@pytest.mark.fault
 def test_half_open_peers_are_noticed_within_two_heartbeats(start: Start) -> None:
     """S05, FLT-12: 200 peers vanish without FIN; they are gone after two heartbeats and tcp_user_timeout_seconds,
     neighbours live on.
@@ -148,7 +151,7 @@ def test_half_open_peers_are_noticed_within_two_heartbeats(start: Start) -> None
                 go_deaf(member.socket)
             wait_until(lambda: len(descriptors(node.pid)) <= joined, 2 * 1 + 2 + 2, "the vanished peers gone")
             neighbours.wait_for(5)
-    wait_until(lambda: len(descriptors(node.pid)) <= before, 2, "descriptors back at their number before")
+    wait_until(lambda: len(descriptors(node.pid)) <= before, 10, "descriptors back at their number before")
     assert cpu_share(node.pid, 0.5) < 0.1
 
 
@@ -160,5 +163,5 @@ def test_peers_that_reset_at_once_leave_nothing_behind(start: Start) -> None:
         crowd = Crowd(node.port, 50, OPEN)
         crowd.wait(lambda: all(member.received for member in crowd.members), 10, "50 answers")  # noqa: B023
         crowd.close(reset=True)
-    wait_until(lambda: len(descriptors(node.pid)) <= before, 3, "descriptors back at their number before")
+    wait_until(lambda: len(descriptors(node.pid)) <= before, 10, "descriptors back at their number before")
     assert answered(node.port, request("GET", "/health")).status == 200

@@ -30,7 +30,7 @@ def test_trickled_headers_are_cut_off_in_time(start: Start) -> None:
         with Crowd(node.port, 180, lambda i: TRICKLED[i % 4]) as trickling:
             trickling.wait_closed(2 + 3, trickle=b"a")
         silent.wait_closed(begin + 2 + 3 - time.monotonic())
-    wait_until(lambda: len(descriptors(node.pid)) <= before, 3, "descriptors back at their number before")
+    wait_until(lambda: len(descriptors(node.pid)) <= before, 10, "descriptors back at their number before")
     assert cpu_share(node.pid, 0.5) < 0.1
 
 

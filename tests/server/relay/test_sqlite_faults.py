@@ -328,7 +328,7 @@ def test_the_writer_empties_a_write_ahead_log_that_grows_too_far(path: Path, mon
 
 
 def test_a_large_write_ahead_log_is_emptied_at_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 0.02)
+    monkeypatch.setattr("server.relay.sqlite.TIDY_SECONDS", 1.0)
     monkeypatch.setattr("server.relay.sqlite_wal.WAL_REST_BYTES", 500_000)
 
     async def main() -> None:

@@ -10,12 +10,16 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 from server.ids import parse_id
 from server.relay.protocol import Entry
 from server.relay.sqlite import SqliteRelay
 from tests.harness.process import ROOT
 from tests.server.relay.appender import events_of, key_of
 from tests.server.relay.bench import Clock, Delivered, event, run, started
+
+pytestmark = pytest.mark.fault
 
 ROUNDS = 6
 
@@ -55,8 +59,8 @@ def check(entries: list[Entry], acknowledged: dict[str, list[str]]) -> None:
         assert [entry.id for entry in publishes[name]] == ids
 
 
-def test_nothing_acknowledged_is_lost_by_kill_9(path: Path) -> None:
-    chance = random.Random(20_26)
+def test_nothing_acknowledged_is_lost_by_kill_9(path: Path, seed: int) -> None:
+    chance = random.Random(seed)
     acknowledged: dict[str, list[str]] = {}
     known = 0
 
@@ -96,9 +100,9 @@ async def publish_again(relay: SqliteRelay, delivered: Delivered, entries: list[
     assert delivered.entries == []
 
 
-def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: Path) -> None:
+def test_a_torn_write_ahead_log_leaves_a_beginning_of_what_was_written(folder: Path, seed: int) -> None:
     source, copy = folder / "log.db", folder / "copy.db"
-    chance = random.Random(7)
+    chance = random.Random(seed)
 
     async def write() -> list[Entry]:
         relay = SqliteRelay(str(source), "NORMAL", 120, 100)
