@@ -46,6 +46,7 @@ from server.relay.redis_board import Board
 from server.relay.redis_client import ERRORS, Client, Target, ask, ask_script, connect, reason_of
 from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_masters import Masters
 from server.relay.redis_patience import Patience
 from server.relay.redis_reads import RedisReads
 from server.relay.redis_tail import ENTRIES_A_READ, Tail
@@ -87,8 +88,8 @@ class RedisRelay:
             else "redis: as Redis persists and replicates; what its fsync window takes is declared"
         )
         self._target = target
-        self._patience = Patience()
-        self._client: Client = connect(target, self._patience)
+        self._patience, self._masters = Patience(), Masters()
+        self._client: Client = connect(target, self._patience, self._masters)
         self.board = Board(self._client, prefix)
         self._prefix = prefix
         self._shards_of = shards_of
@@ -130,7 +131,7 @@ class RedisRelay:
         """A tail at work. `tag` says in which slot of a cluster its marks are."""
         number = len(self._tails)
         marks = f"{tag}:node:{self._name}:{number}"
-        tail = Tail(self._target, marks, self, self._patience, entries_a_read=entries_a_read)
+        tail = Tail(self._target, marks, self, self._patience, self._masters, entries_a_read=entries_a_read)
         self._tails.append(tail)
         self._keep("relay_tail", tail.run)
         await tail.begin(self._client)

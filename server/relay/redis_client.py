@@ -34,6 +34,7 @@ from redis.exceptions import (
 )
 
 from server.relay.protocol import RelayUnavailable
+from server.relay.redis_masters import MasterPool, Masters
 from server.relay.redis_patience import Patience, patient
 
 CONNECT_SECONDS = 2.0
@@ -118,9 +119,15 @@ class Target(NamedTuple):
     password: str | None = None
 
 
-def connect(target: Target, patience: Patience | None = None, *, answer_seconds: float = ANSWER_SECONDS) -> Client:
+def connect(
+    target: Target,
+    patience: Patience | None = None,
+    masters: Masters | None = None,
+    *,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> Client:
     """A client. No connection is made before it is used, nor before its `patience` allows; a cluster has many Redis,
-    and waits for none of them."""
+    and waits for none of them. Clients with the same `masters` go to the same one of those that Sentinels watch."""
     options: dict[str, Any] = {
         "username": target.username,
         "password": target.password,
@@ -136,7 +143,7 @@ def connect(target: Target, patience: Patience | None = None, *, answer_seconds:
     if kind == "cluster":
         return RedisCluster.from_url(plain, **options)
     if kind == "sentinel":
-        client = _through_sentinels(scheme, parts.netloc, parts.path, options)
+        client = _through_sentinels(scheme, parts.netloc, parts.path, options, masters or Masters())
     else:
         client = Redis.from_url(plain, **options)
     if patience is not None:
@@ -145,7 +152,7 @@ def connect(target: Target, patience: Patience | None = None, *, answer_seconds:
     return client
 
 
-def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, Any]) -> Redis:
+def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, Any], masters: Masters) -> Redis:
     """`redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`."""
     name, _, database = path.strip("/").partition("/")
     sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in netloc.split(",")]
@@ -153,7 +160,8 @@ def _through_sentinels(scheme: str, netloc: str, path: str, options: dict[str, A
     if scheme == "rediss":
         options["ssl"] = True
     limits = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")}
-    master: Redis = Sentinel(sentinels, sentinel_kwargs=limits).master_for(name, **options)  # type: ignore[no-untyped-call]
+    manager = Sentinel(sentinels, sentinel_kwargs=limits)  # type: ignore[no-untyped-call]
+    master: Redis = manager.master_for(name, connection_pool_class=MasterPool, masters=masters, **options)
     return master
 
 

@@ -34,6 +34,7 @@ from server.relay.redis_client import (
 )
 from server.relay.redis_entries import Raw, place_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_masters import Masters
 from server.relay.redis_patience import Patience
 
 ENTRIES_A_READ = 500
@@ -73,6 +74,7 @@ class Tail:
         marks: str,
         taker: Taker,
         patience: Patience,
+        masters: Masters,
         *,
         entries_a_read: int = ENTRIES_A_READ,
     ) -> None:
@@ -82,6 +84,7 @@ class Tail:
         self._marks_id = b"0-0"
         self._taker = taker
         self._patience = patience
+        self._masters = masters
         self._entries_a_read = entries_a_read
         self._logs: dict[str, RedisLog] = {}
         self._wanted: list[tuple[RedisLog, Sequence[Shard], asyncio.Future[int]]] = []
@@ -167,7 +170,7 @@ class Tail:
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _follow_connection(self) -> None:
-        client = connect(self._target, self._patience, answer_seconds=BLOCK_LIMIT_SECONDS)
+        client = connect(self._target, self._patience, self._masters, answer_seconds=BLOCK_LIMIT_SECONDS)
         try:
             await client.ping()
             await self._taker.examine(self)

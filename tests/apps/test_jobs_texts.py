@@ -292,6 +292,7 @@ def test_a_result_fits_into_a_report_whatever_is_in_it(folder: Path) -> None:
 
 
 STATE = State("a1", "processing", 1, "", "", "2026-01-01T00:00:00.000Z")
+LATER = "2026-01-01T00:00:01.000Z"
 
 
 def reports(outcome: State | Exception | None = STATE) -> tuple[Reports, list[tuple[str, Update]]]:
@@ -335,7 +336,7 @@ def test_a_channel_of_redis_names_the_job_and_so_does_an_attribute_of_pubsub() -
         ('{"jobId": 7}', {}, "jobId"),
         (json.dumps(WORKING | {"jobId": "a2"}), {"jobId": "a1"}, "jobId"),
         (json.dumps(WORKING | {"progress": 101}), {"jobId": "a1"}, "progress"),
-        (json.dumps(WORKING | {"secret": 1}), {"jobId": "a1"}, "body"),
+        (json.dumps(WORKING | {"message": ["secret"]}), {"jobId": "a1"}, "message"),
     ],
 )
 def test_what_is_no_report_is_refused_and_counted(data: bytes | str, attributes: dict[str, str], field: str) -> None:
@@ -402,11 +403,11 @@ def test_a_stream_begins_with_the_newest_state_that_is_known(
     """J3, J7: what was delivered before the look into the database is not newer than that; behind a failover that lost
     events it is older."""
     hub, table = Delivery(), Table(replace(STATE, progress=in_database))
-    watch = Watch(cast(Any, table), cast(Any, hub), cast(Any, None), "jobs")
+    watch = Watch(cast(Any, table), cast(Any, hub), cast(Any, None), "jobs", per_minute=100)
     if delivered is not None:
         hub.deliver(replace(STATE, progress=delivered))
     if meanwhile is not None:
-        table.meanwhile = lambda: hub.deliver(replace(STATE, progress=meanwhile))
+        table.meanwhile = lambda: hub.deliver(replace(STATE, progress=meanwhile, timestamp=LATER))
     assert json.loads(greeting(watch).removeprefix("data: "))["progress"] == first
 
 
@@ -431,6 +432,6 @@ def greeting(watch: Watch) -> str:
 def test_what_is_no_state_of_ours_does_not_become_the_beginning_of_a_stream(data: str, private: bool) -> None:
     """J3: whoever may publish to the channel may publish anything, also what would be several blocks."""
     hub, table = Delivery(), Table(STATE)
-    watch = Watch(cast(Any, table), cast(Any, hub), cast(Any, None), "jobs")
+    watch = Watch(cast(Any, table), cast(Any, hub), cast(Any, None), "jobs", per_minute=100)
     table.meanwhile = lambda: hub.deliver_event(data, private=private)
     assert greeting(watch) == f"data: {STATE.text()}\n\n"

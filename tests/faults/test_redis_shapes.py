@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
+from redis import exceptions
+from redis.asyncio import Redis
 
+from server.relay.redis_client import Target, connect
+from server.relay.redis_masters import Masters
 from tests.faults.test_redis_faults import EVENTS, gap_reasons, synced
 from tests.faults.witnesses import Attempt, Scene
 from tests.harness.process import Node, free_port, wait_until
@@ -100,6 +107,45 @@ def test_nodes_follow_the_master_that_sentinel_names(
     finally:
         for node in nodes:
             finish(node)
+
+
+def test_a_master_that_stood_still_is_left_by_every_connection_as_soon_as_one_hears_of_another(
+    sentinel: tuple[RedisServer, RedisServer, RedisServer],
+) -> None:
+    """Busy or idle, in all clients of a node: it goes on as a master when it comes back, and a node that asks both in
+    turn takes each for the other turned back.
+    """
+    master, replica, watcher = sentinel
+    target = Target(f"redis+sentinel://127.0.0.1:{watcher.port}/watched/0")
+
+    async def where(client: Redis) -> int:
+        return int((await client.info("server"))["tcp_port"])
+
+    async def work() -> None:
+        masters = Masters()
+        one: Any = connect(target, None, masters)
+        other: Any = connect(target, None, masters, answer_seconds=30)
+        assert {await where(client) for client in (one, other)} == {master.port}
+        await asyncio.gather(*[other.ping() for _ in range(3)])  # idle ones, besides the one that will be busy
+        stand_still(master)
+        busy = asyncio.create_task(other.incr("n"))
+        async with asyncio.timeout(30):
+            while follows(replica):  # noqa: ASYNC110 - what it waits for is another process
+                await asyncio.sleep(0.05)
+            while True:
+                try:
+                    assert await where(one) == replica.port
+                    break
+                except (exceptions.ConnectionError, exceptions.TimeoutError):
+                    await asyncio.sleep(0.05)
+            with pytest.raises(exceptions.ConnectionError):
+                await busy
+        go_on(master)
+        for client in (one, other):
+            assert await asyncio.gather(*[where(client) for _ in range(8)]) == [replica.port] * 8
+            await client.aclose()
+
+    uvloop.run(work())
 
 
 def has_met_all(one: RedisServer) -> bool:
