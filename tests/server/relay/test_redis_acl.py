@@ -174,7 +174,8 @@ def publish_with_own_ids(site: Site) -> None:
     for number in range(RETAINED * 2):
         publish(site.nodes[0], f"{number}", id=f"own-{number}")
     with stream(site.nodes[1], Last_Event_ID=f"own-{RETAINED * 2 - 2}") as replayed:
-        assert replayed.next_event(5).id == f"own-{RETAINED * 2 - 1}"
+        block = replayed.next_event(5)
+        assert block.id == f"own-{RETAINED * 2 - 1}", block.fields
 
 
 def use_shards(site: Site) -> None:
