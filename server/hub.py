@@ -179,7 +179,7 @@ class Hub:
         if cursor is None:
             return Start(channel.log.head, last=last) if last else Start(None)
         start = channel.locate(cursor, selection, self._floors(channel, shards), self.relay.mark(channel.name))
-        if self.relay.shared and start is not None and start.gap in ("future", "epoch"):
+        if self.relay.shared and start is not None and start.gap in ("future", "epoch", "unknown"):
             return None  # another node may be ahead of this one
         return start
 

@@ -62,6 +62,7 @@ class Shelf:
         self.gate = asyncio.Event()
         self.opened: list[str] = []
         self.refusing = False
+        self.reached: list[tuple[str, int]] = []
 
     async def start(self, deliver: Any, turned: Any) -> None:
         self.deliver = deliver
@@ -89,6 +90,9 @@ class Shelf:
 
     async def find(self, channel: str, event_id: str) -> Sequence[Entry]:
         return [one for one in self.entries if one.event.id == event_id]
+
+    async def reach(self, channel: str, epoch: str, position: int) -> None:
+        self.reached.append((epoch, position))
 
     def mark(self, channel: str) -> int:
         return 5000
@@ -380,6 +384,22 @@ def test_a_publishers_id_that_memory_has_dropped_is_found_in_the_relay_if_it_may
         assert hub.locate(one, "mine", 0, Selection()) is None
         assert await hub.find(one, "mine", 0, Selection()) == Start(115, found=True)
         assert await hub.find(one, "mine", 0, Selection(grants=None)) == Start(110, found=True)
+        assert await hub.find(one, "never-there", 0, Selection()) == Start(100, gap="unknown", missed=100)
+
+    run(main)
+
+
+def test_a_publishers_id_that_another_node_appended_a_moment_ago_is_waited_for() -> None:
+    """Here it is not known yet, and all that is known to be in the log is in memory."""
+
+    async def main() -> None:
+        hub, _, shelf, one = await shelf_hub(entry(120), floor=100)
+        shelf.shared = True
+        ahead = entry(130, id="mine")
+        shelf.entries.append(ahead)
+        assert hub.locate(one, "mine", 0, Selection()) is None
+        assert await hub.find(one, "mine", 0, Selection()) == Start(130, found=True)
+        assert shelf.reached == [(EPOCH, 130)]
         assert await hub.find(one, "never-there", 0, Selection()) == Start(100, gap="unknown", missed=100)
 
     run(main)
