@@ -37,6 +37,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 ANSWER_SECONDS = 20
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 
 
 class Chromium:
@@ -93,16 +94,27 @@ class Page:
         self._loop = loop
         self._numbers = itertools.count(1)
         self._socket: WebSocketClientConnection = loop.run_until_complete(self._connect(address))
+        self._broken_off: str | None = None
 
     async def _connect(self, address: str) -> WebSocketClientConnection:
         return await websocket_connect(address, max_message_size=64 * 1024 * 1024)
 
     def open(self, url: str) -> None:
-        """Go to `url` and wait until it is loaded. A page may then change what follows the # by itself."""
-        failure = self.call("Page.navigate", url=url).get("errorText")
-        assert failure is None, f"{url}: {failure}"
+        """Go to `url` and wait until it is loaded. A page may then change what follows the # by itself. What the
+        browser breaks off because another test has made a network interface is loaded again.
+        """
         there = "document.readyState === 'complete' && location.href.split('#')[0]"
-        wait_until(lambda: self.run(there) == url.split("#")[0], ANSWER_SECONDS, url)
+        self.call("Network.enable")
+        failure: str | None = NETWORK_CHANGED
+        while failure == NETWORK_CHANGED:
+            self.call("Page.navigate", url="about:blank")
+            self._broken_off = None
+            failure = self.call("Page.navigate", url=url).get("errorText")
+            if failure is None:
+                wait_until(lambda: self.run(there) == url.split("#")[0], ANSWER_SECONDS, url)
+                failure = self._broken_off
+        assert failure is None, f"{url}: {failure}"
+        self.call("Network.disable")  # it tells of every event of every stream
 
     def run(self, script: str) -> Any:
         """The value of an expression, as JSON has it; a promise is waited for."""
@@ -136,6 +148,8 @@ class Page:
             message = await self._socket.read_message()
             assert message is not None, "the tab is gone"
             answer = json.loads(message)
+            if answer.get("params", {}).get("errorText") == NETWORK_CHANGED:
+                self._broken_off = NETWORK_CHANGED
             if answer.get("id") == number:
                 assert "error" not in answer, answer["error"]
                 result: dict[str, Any] = answer["result"]
