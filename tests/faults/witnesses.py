@@ -223,7 +223,8 @@ class Subscriber:
         with stream:
             while not self._done() and (block := self._next(stream)) is not None:
                 self._take(block)
-                self.opened.set()
+                if block.fields:  # else nothing has come yet
+                    self.opened.set()
                 if self.pause and self.publisher.leaving.wait(self.pause):  # the slowness that was asked for
                     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HASTE_BUFFER_BYTES)
                 stays_for -= 1
@@ -309,7 +310,7 @@ class Scene:
             ]
         self.watches: list[Watch] = []
         for subscriber in self.everybody:
-            assert subscriber.opened.wait(10)
+            assert subscriber.opened.wait(20), "a stream"
 
     @property
     def everybody(self) -> list[Subscriber]:
