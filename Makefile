@@ -11,7 +11,7 @@ setup: .venv/dev-ready
 
 test: .venv/dev-ready tests/clients/node/node_modules/.package-lock.json
 	tests/install-tools
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # Every fault twenty times (make faults ROUNDS=3: three times), wherever its test stands; some hours. Each round has
 # another seed, from which tests draw their moments.

@@ -13,7 +13,7 @@ from hypothesis import settings
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node
 
-pytest_plugins = ["tests.rounds"]
+pytest_plugins = ["tests.order", "tests.rounds"]
 
 # No example database and no deadline: a run depends on the code alone, not on earlier runs or a busy machine.
 settings.register_profile("ringcast", derandomize=True, database=None, deadline=None, max_examples=100)
