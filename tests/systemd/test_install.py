@@ -29,6 +29,8 @@ def test_it_installs_everything_once_and_a_second_run_changes_nothing(stage: Sta
     assert set(first) >= {
         "etc/ringcast/ringcast.env",
         "etc/ringcast/8001.env.example",
+        "etc/ringcast/job-worker.env.example",
+        "etc/ringcast/monitor-worker.env.example",
         "etc/sysctl.d/60-ringcast.conf",
         "etc/systemd/system/ringcast@.service",
         "etc/systemd/system/ringcast.target",

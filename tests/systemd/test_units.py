@@ -157,7 +157,7 @@ def test_the_growing_wait_begins_where_the_constant_one_is() -> None:
     assert float(drop_in["RestartMaxDelaySec"][0]) > float(SERVICE["RestartSec"][0])
 
 
-@pytest.mark.parametrize("name", ["ringcast.env.example", "8001.env.example"])
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.env.example")))
 def test_every_line_of_the_example_settings_is_a_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = re.findall(r"^#(RINGCAST_\w+)=(.*)$", (UNITS / name).read_text(), re.MULTILINE)
     assert lines
