@@ -139,6 +139,12 @@ def test_words_are_the_same_however_they_are_written(text: str) -> None:
     assert folded(text) == "sao paulo"
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_words_are_folded_as_those_with_accents_are(text: str) -> None:
+    """F5: most names take a shorter way."""
+    assert folded(text) == folded(f"{text} \u00e9").removesuffix("e").rstrip()
+
+
 def test_the_search_index_has_words_insurance_and_procedures() -> None:
     """F5."""
     terms = terms_of(FIRST)

@@ -1,4 +1,5 @@
-"""The commands that people type first, as they are written down for them, by a real curl."""
+"""The commands that people type first, as they are written down for them, by a real curl: quoted where a shell would
+take an `&` for itself."""
 
 from __future__ import annotations
 
