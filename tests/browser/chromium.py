@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -100,10 +101,10 @@ class Page:
         return await websocket_connect(address, max_message_size=64 * 1024 * 1024)
 
     def open(self, url: str) -> None:
-        """Go to `url` and wait until it is loaded. A page may then change what follows the # by itself. What the
+        """Go to `url` and wait until it is loaded. A page may change what follows the ? or # by itself. What the
         browser breaks off because another test has made a network interface is loaded again.
         """
-        there = "document.readyState === 'complete' && location.href.split('#')[0]"
+        there = "document.readyState === 'complete' && location.href.split(/[?#]/)[0]"
         self.call("Network.enable")
         failure: str | None = NETWORK_CHANGED
         while failure == NETWORK_CHANGED:
@@ -111,7 +112,7 @@ class Page:
             self._broken_off = None
             failure = self.call("Page.navigate", url=url).get("errorText")
             if failure is None:
-                wait_until(lambda: self.run(there) == url.split("#")[0], ANSWER_SECONDS, url)
+                wait_until(lambda: self.run(there) == re.split("[?#]", url)[0], ANSWER_SECONDS, url)
                 failure = self._broken_off
         assert failure is None, f"{url}: {failure}"
         self.call("Network.disable")  # it tells of every event of every stream
