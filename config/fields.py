@@ -60,6 +60,8 @@ Seconds = Annotated[float, _NUMBER, Field(ge=0, le=YEAR_SECONDS), Unit("seconds"
 PositiveSeconds = Annotated[float, _NUMBER, Field(gt=0, le=YEAR_SECONDS), Unit("seconds")]
 ShortSeconds = Annotated[float, _NUMBER, Field(ge=0, le=3600), Unit("seconds")]
 PositiveShortSeconds = Annotated[float, _NUMBER, Field(gt=0, le=3600), Unit("seconds")]
+# Redis counts milliseconds, and 0 of them are for ever; its whole answer is waited for at most 4 s.
+ReplicasSeconds = Annotated[float, _NUMBER, Field(ge=0.001, le=3), Unit("seconds")]
 LeewaySeconds = Annotated[float, _NUMBER, Field(ge=0, le=30), Unit("seconds")]
 SliceMilliseconds = Annotated[float, _NUMBER, Field(gt=0, le=1000), Unit("milliseconds")]
 RetryMilliseconds = Annotated[int, _NUMBER, Field(ge=1, le=9_999_999), Unit("milliseconds")]

@@ -19,8 +19,8 @@ from config.fields import (
     PositiveCount,
     PositiveEvents,
     PositiveSeconds,
-    PositiveShortSeconds,
     Replicas,
+    ReplicasSeconds,
     RetryMilliseconds,
     Seconds,
     Share,
@@ -119,7 +119,7 @@ class History(Group):
         zero="the master alone",
         why="A failover may lose what only the old master had.",
     )
-    redis_replicas_seconds: PositiveShortSeconds = setting(
+    redis_replicas_seconds: ReplicasSeconds = setting(
         1.0, "Longest wait for the replicas; after it the publisher gets 504 `uncertain`: the event may be in the log."
     )
     redis_durable: bool = setting(

@@ -18,6 +18,8 @@ BAD_VALUES = [
     ("heartbeat_seconds", float("inf")),
     ("heartbeat_seconds", True),
     ("jwt_leeway_seconds", 31),
+    ("redis_replicas_seconds", 0.0004),
+    ("redis_replicas_seconds", 4),
     ("max_age_jitter", 1),
     ("header_seconds", 0),
     ("write_stall_seconds", 0),
