@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import ujson
+from pydantic import ValidationError
 
 from apps.jobs.limits import PerMinute
 from apps.jobs.model import Finished, GoesBack, State, Update, advance, first_state
 from apps.jobs.reports import read
 from apps.moments import written
 from bridges.mapping import Unmappable
+from handlers.answers import dumps
 
 CREATED = datetime(2026, 11, 21, 12, tzinfo=UTC)
 WORKING: dict[str, Any] = {"status": "processing", "progress": 40, "stage": "x", "message": "y"}
@@ -133,6 +136,21 @@ def test_data_may_be_nested_as_deeply_as_they_can_be_read() -> None:
     state = advance(first_state(job_id, CREATED), update, at(1))
     assert state is not None
     assert state.text().count("[") == depth
+
+
+def test_data_that_could_not_be_listed_are_refused() -> None:
+    """J4: the list of jobs would break for as long as the job is kept."""
+    for depth in (1_021, 1_022, 1_023):
+        data = ujson.loads("[" * depth + "]" * depth)
+        try:
+            dumps({"jobs": [{"data": data}]})
+        except OverflowError:
+            with pytest.raises(ValidationError, match="must be JSON"):
+                Update.model_validate(WORKING | {"data": data})
+        else:
+            Update.model_validate(WORKING | {"data": data})
+    with pytest.raises(OverflowError):
+        dumps({"jobs": [{"data": data}]})
 
 
 def test_data_that_differ_only_in_their_kind_are_news() -> None:
