@@ -19,6 +19,7 @@ from apps.jobs.handlers import JobHandlers
 from apps.jobs.model import Finished, Update
 from apps.jobs.presence import Presence
 from apps.jobs.reports import Reports
+from apps.jobs.retelling import Retelling
 from apps.jobs.source import Simulation
 from apps.jobs.store import JobStore
 from apps.jobs.targets import relay_redis, updates_redis
@@ -63,6 +64,7 @@ class Jobs:
             CHANNEL,
             per_minute=settings.jobs_streams_per_minute,
         )
+        self.retelling = Retelling(self.store, self.watch, surroundings.hub)
         self.workers = Workers(database, self.store)
         self.presence = Presence(
             relay_redis(settings),
@@ -122,7 +124,12 @@ class Jobs:
 
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What runs beside the requests."""
-        tasks = {"jobs_purge": self._purge, "jobs_workers": self.workers.run, "jobs_presence": self.presence.run}
+        tasks = {
+            "jobs_purge": self._purge,
+            "jobs_workers": self.workers.run,
+            "jobs_presence": self.presence.run,
+            "jobs_retelling": self.retelling.run,
+        }
         if self.simulation is not None:
             tasks |= {"jobs_turn": self.turn.run, "jobs_simulation": self.simulation.run}
         return tasks
@@ -158,6 +165,9 @@ class Jobs:
         yield CounterMetricFamily("ringcast_jobs_repeated", "Updates that were no news.", self.handlers.repeated)
         yield CounterMetricFamily(
             "ringcast_jobs_refused", "Updates in messages that were refused.", self.reports.refused
+        )
+        yield CounterMetricFamily(
+            "ringcast_jobs_retold", "Ends that were told again behind a loss of the log.", self.retelling.told
         )
         yield GaugeMetricFamily("ringcast_jobs_watched", "Jobs that streams of this node watch.", self.presence.jobs)
         yield GaugeMetricFamily("ringcast_jobs_streams", "Streams of jobs on this node.", self.presence.streams)

@@ -132,7 +132,7 @@ class JobStore:
             values: dict[str, Any] = {"claimed": time.time()} if worker is not None else {}
             if after is not None:
                 values |= {"changed": time.time(), **_columns(after)}
-                await self._outbox.put(connection, self._channel, [_event(after)])
+                await self._outbox.put(connection, self._channel, [event_of(after)])
             if values:
                 await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
         if after is None:
@@ -181,6 +181,12 @@ class JobStore:
         async with self._database.reading() as connection:
             return [_job(row).state for row in await connection.execute(query)]
 
+    async def ended(self, job_ids: Sequence[str]) -> Sequence[State]:
+        """Those of these jobs that have come to their end."""
+        query = select(jobs).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(FINAL))
+        async with self._database.reading() as connection:
+            return [_job(row).state for row in await connection.execute(query)]
+
     async def purge(self, before: float) -> int:
         """Forget finished jobs that have not changed since; how many."""
         finished = and_(jobs.c.status.in_(FINAL), jobs.c.changed < before)
@@ -207,5 +213,6 @@ def _job(row: Any) -> Job:
     return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed, row.worker)
 
 
-def _event(state: State) -> Event:
+def event_of(state: State) -> Event:
+    """What its readers are told of."""
     return Event((topic_of(state.jobId),), state.text(), private=True)

@@ -65,7 +65,8 @@ class Watch:
         self._limit = PerMinute(per_minute)
         self.refused = 0
         self._known: OrderedDict[str, Known] = OrderedDict()
-        hub.listen(channel, self._delivered)
+        self.lost = asyncio.Event()  # set when some events may never come
+        hub.listen(channel, self._delivered, self.lost.set)
 
     @property
     def channel(self) -> Channel:

@@ -33,7 +33,7 @@ class Node:
         parts: Any = self
         self.watch = Watch(cast(JobStore, parts), cast(Hub, parts), cast(Finisher, None), "jobs", per_minute=1)
 
-    def listen(self, channel: str, delivered: Callable[[Sequence[Entry]], None]) -> None:
+    def listen(self, channel: str, delivered: Callable[[Sequence[Entry]], None], _: Callable[[], None]) -> None:
         assert channel == "jobs"
         self.delivered = delivered
 
