@@ -49,6 +49,13 @@ SURPLUS = b"nothing may come after the request for a stream"
 log = get_logger("door")
 
 
+def _has_left(fd: int) -> bool:
+    """True if the peer has said goodbye already."""
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 class Surface(Protocol):
     """The HTTP surface as the door sees it."""
 
@@ -343,6 +350,11 @@ class Door:
     # -------------------------------------------------------------------------------------------------------------
 
     def _stream(self, knock: Knock, head: Head, *, surplus: bool) -> None:
+        # Else each of them keeps a descriptor until the loop's next turn, and who stands behind them waits for a pause
+        # for every few. Where there are descriptors a question to the kernel for each stream would cost more.
+        if self._why and self.state() != "ok" and _has_left(knock.fd):
+            self._close(knock)
+            return
         answer = self._surface.subscribe(head.request(knock.remote))
         if isinstance(answer, Subscription):
             start = self._opener.locate(answer)

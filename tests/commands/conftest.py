@@ -11,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from server.commands.backoff import Backoff
 from tests.commands.scripted import Scripted
+from tests.faults.conftest import scene_of_the_round
+
+__all__ = ["scene_of_the_round"]
 
 Run = Callable[..., Result]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ class Supervisor:
     def __init__(self, folder: Path, count: int, *, waits: bool = False, **settings: object) -> None:
         self.folder = folder
         self.waits = waits
-        self.nodes = [Node(folder, drain_seconds=0.2, **settings).start() for _ in range(count)]
+        self.nodes = [Node(folder, **({"drain_seconds": 0.2} | settings)).start() for _ in range(count)]
         self.names = [f"node-{number}" for number in range(count)]
         self.log: list[str] = []
         self.lost: set[str] = set()
@@ -131,12 +132,15 @@ def test_nodes_are_restarted_one_after_the_other(supervisor: Callable[..., Super
 
 def test_the_first_that_does_not_come_back_ends_it(supervisor: Callable[..., Supervisor], run: Run) -> None:
     """The third is left alone, and exit code 1 says so."""
-    nodes = supervisor()
+    nodes = supervisor(waits=True)  # the first is back, and the second away, before their time begins
     nodes.lost = {"node-1"}
     third = nodes.nodes[2].pid
-    done = run(rolling_restart, *QUICK, "--restart", nodes.command, *nodes.arguments)
+    quick = ("--settle-seconds", "0", "--wait-seconds", "1")
+    done = run(rolling_restart, *quick, "--restart", nodes.command, *nodes.arguments)
     assert done.exit_code == 1
-    assert "stopped: node-1 did not come back within 15 s (Connection refused)" in done.output
+    assert "node-0: ready after " in done.output
+    assert "stopped: node-1 did not come back within 1 s (Connection refused)" in done.output
+    assert nodes.log[-1] == "node-1 away; ready: 3"
     assert [line for line in nodes.log if "node-2" in line] == []
     assert nodes.nodes[2].pid == third and nodes.nodes[2].get("/ready")[0] == 200
 
@@ -251,10 +255,12 @@ def test_what_cannot_be_meant_is_refused(run: Run, arguments: list[str], reason:
 
 @pytest.mark.fault
 def test_publishing_and_reading_go_on_without_loss_around_a_restart(
-    supervisor: Callable[..., Supervisor], tmp_path: Path
+    supervisor: Callable[..., Supervisor], tmp_path: Path, seed: int
 ) -> None:
-    """FLT-10: under load, by the command as it is typed."""
-    nodes = supervisor(1, relay=f"sqlite:{tmp_path / 'log.db'}")
+    """FLT-10: under load, by the command as it is typed, which returns at once or when the node is back."""
+    rng = random.Random(seed)
+    drain_seconds = round(rng.uniform(0.1, 1), 2)
+    nodes = supervisor(1, waits=rng.random() < 0.5, drain_seconds=drain_seconds, relay=f"sqlite:{tmp_path / 'log.db'}")
     (tmp_path / "program").mkdir()
     with Scene(nodes.nodes[0].port) as scene:
         scene.wait_for(30)

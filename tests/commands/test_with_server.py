@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -47,8 +48,8 @@ def _data(result: Program | Result) -> list[str]:
     return [json.loads(line)["data"] for line in text.splitlines()]
 
 
-def _lines(count: int) -> bytes:
-    return "".join(f'{{"data": {number}}}\n' for number in range(count)).encode()
+def _lines(count: int, first: int = 0) -> bytes:
+    return "".join(f'{{"data": {number}}}\n' for number in range(first, first + count)).encode()
 
 
 def test_each_line_of_standard_input_is_published_while_more_may_come(shared_node: Node, ringcast: Start) -> None:
@@ -91,20 +92,28 @@ def test_an_event_published_again_with_its_key_is_the_same_event(shared_node: No
 
 
 @pytest.mark.fault
-def test_tail_and_publish_outlive_a_killed_server_without_loss_or_repeat(tmp_path: Path, ringcast: Start) -> None:
+def test_tail_and_publish_outlive_a_killed_server_without_loss_or_repeat(
+    tmp_path: Path, ringcast: Start, seed: int
+) -> None:
+    """Killed when some of the lines so far have come; more are written while it is away."""
+    rng = random.Random(seed)
     server = Node(tmp_path, relay=f"sqlite:{tmp_path}/events.db", retry_min_ms=10, retry_max_ms=20).start()
     options = ("--url", server.url, "--channel", "prices")
     reader = ringcast("tail", *options, "--json")
     writer = ringcast("publish", *options, "--tries", "100", "-")
     try:
         wait(lambda: "connected" in reader.err, what="the connection of tail")
-        writer.write('{"data": 0}\n')
-        wait(lambda: _data(reader) == ["0"], what="the first event")
+        some, soon, later = (rng.randrange(1, 30) for _ in range(3))
+        for number in range(some + soon):
+            writer.write(_lines(1, number).decode())
+        wait(lambda: len(_data(reader)) >= some, what="some events")
         server.kill()
-        writer.write('{"data": 1}\n')
-        wait(lambda: "trying again" in writer.err, what="the failure of publish")
+        writer.write(_lines(later, some + soon).decode())
+        failures = rng.randrange(1, 4)
+        wait(lambda: writer.err.count("trying again") >= failures, what="a failure of publish")
         server.start()
-        wait(lambda: _data(reader) == ["0", "1"], what="the second event")
+        wait(lambda: len(_data(reader)) >= some + soon + later, what="the last event")
+        assert _data(reader) == [str(number) for number in range(some + soon + later)]
     finally:
         server.kill()
     assert "gap" not in reader.err

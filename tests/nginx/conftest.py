@@ -11,10 +11,11 @@ import pytest
 from tests.browser.conftest import chromium
 from tests.commands.scripted import Scripted
 from tests.conftest import StartNode
+from tests.faults.conftest import scene_of_the_round
 from tests.harness.process import Node
 from tests.nginx.proxy import Nginx
 
-__all__ = ["chromium"]
+__all__ = ["chromium", "scene_of_the_round"]
 
 
 class StartNginx(Protocol):

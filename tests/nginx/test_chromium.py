@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,11 @@ from tests.clients.publisher import Publisher
 from tests.harness.process import Node, wait_until
 from tests.nginx.conftest import StartNginx, StartSocketNode
 from tests.nginx.proxy import Nginx
+from tests.nginx.test_reload import shutdown_ms
 
 HUB = "/.well-known/mercure?topic=a"
 # As shipped, it is 2 to 9.9 s; Chromium waits exactly as long as it is told.
 SOON = {"$ringcast_seconds${ringcast_tenths}00\\nevent: unavailable": "${ringcast_tenths}00\\nevent: unavailable"}
-SHORT = {"worker_shutdown_timeout 300s;": "worker_shutdown_timeout 1s;"}
 
 OpenPage = Callable[[str], Page]
 
@@ -40,11 +41,14 @@ def page(chromium: Chromium) -> Iterator[OpenPage]:
         tab.close()
 
 
-def publish_until(node: Node, publisher: Publisher, end: Callable[[], object]) -> None:
-    """Keep publishing to the node while `end` happens to it; what it did not acknowledge any more does not count."""
+def publish_until(publisher: Publisher, end: Callable[[], object], more: int) -> None:
+    """Keep publishing while `end` happens to the node, after so many `more` events; what it did not acknowledge any
+    more does not count.
+    """
+    goal = len(publisher.acknowledged) + more
     busy = threading.Thread(target=publisher.publish_until_refused)
     busy.start()
-    wait_until(lambda: len(publisher.acknowledged) > 20, 10, "twenty events")
+    wait_until(lambda: len(publisher.acknowledged) >= goal, 10, f"{more} events")
     end()
     busy.join(10)
     assert not busy.is_alive()
@@ -52,19 +56,21 @@ def publish_until(node: Node, publisher: Publisher, end: Callable[[], object]) -
 
 @pytest.mark.fault
 def test_it_survives_kill_9_a_drain_and_a_reload_and_loses_nothing(
-    socket_node: StartSocketNode, nginx: StartNginx, page: OpenPage, tmp_path: Path
+    socket_node: StartSocketNode, nginx: StartNginx, page: OpenPage, tmp_path: Path, seed: int
 ) -> None:
     """FLT-11, FLT-30: each while events are published; between them nginx answers for the node."""
+    rng = random.Random(seed)
     node = socket_node(relay=f"sqlite:{tmp_path / 'log.db'}")
-    front = nginx(node, changes=SOON | SHORT)
+    front = nginx(node, changes=SOON | shutdown_ms(rng.randrange(300, 1500)))
     tab = page(front.url)
     assert tab.run("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
     publisher = Publisher(node, "a")
     listener = Source(tab, HUB, "gap", "unavailable")
     listener.wait_for("hello")
-    for number, end in enumerate((node.kill, node.stop), 1):
-        publish_until(node, publisher, end)
-        listener.wait_for("unavailable", number)
+    for number, end in enumerate(rng.sample((node.kill, node.stop), 2), 1):
+        asked_back = listener.kinds.count("unavailable")
+        publish_until(publisher, end, more=rng.randrange(1, 60))
+        listener.wait_for("unavailable", asked_back + rng.randrange(1, 4))
         node.start()
         listener.wait_for("hello", 1 + number)
         publisher.publish(5)
@@ -86,13 +92,15 @@ def reload_under_events(front: Nginx, publisher: Publisher) -> None:
 
 
 @pytest.mark.fault
-def test_an_outage_of_the_nodes_closes_nobody_for_good(nginx: StartNginx, page: OpenPage, tmp_path: Path) -> None:
+def test_an_outage_of_the_nodes_closes_nobody_for_good(
+    nginx: StartNginx, page: OpenPage, tmp_path: Path, seed: int
+) -> None:
     """FLT-30: a page that is opened, or goes on reconnecting, while no node is there finds one when it is."""
     node = Node(tmp_path, socket=tmp_path / "late.sock", retry_min_ms=100, retry_max_ms=200)
     front = nginx(node, changes=SOON)
     tab = page_of_nowhere(page, front)
     listener = Source(tab, HUB, "unavailable")
-    listener.wait_for("unavailable", 3)
+    listener.wait_for("unavailable", random.Random(seed).randrange(1, 7))
     assert "(closed)" not in listener.kinds
     try:
         node.start()
@@ -111,7 +119,7 @@ def page_of_nowhere(page: OpenPage, front: Nginx) -> Page:
 
 @pytest.mark.fault
 def test_a_page_of_another_origin_comes_back_from_an_outage_too(
-    shared_node: Node, nginx: StartNginx, page: OpenPage, tmp_path: Path
+    shared_node: Node, nginx: StartNginx, page: OpenPage, tmp_path: Path, seed: int
 ) -> None:
     """X01: the 200 that asks it back is readable for it only with nginx's own CORS headers."""
     settings = {"allowed_origins": shared_node.url, "retry_min_ms": 100, "retry_max_ms": 200}
@@ -119,7 +127,7 @@ def test_a_page_of_another_origin_comes_back_from_an_outage_too(
     listed = {'#"https://app.example" "https://app.example";': f'"{shared_node.url}" "{shared_node.url}";'}
     front = nginx(node, changes=SOON | listed)
     listener = Source(page(shared_node.url), front.url + HUB, "unavailable", with_credentials=True)
-    listener.wait_for("unavailable", 2)
+    listener.wait_for("unavailable", random.Random(seed).randrange(1, 6))
     try:
         node.start()
         listener.wait_for("hello")

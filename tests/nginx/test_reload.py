@@ -4,42 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.faults.witnesses import Scene
+from tests.faults.witnesses import Scene, Subscriber
 from tests.harness.process import Node, wait_until
 from tests.nginx.conftest import StartNginx, StartSocketNode
 from tests.nginx.http2 import Http2Stream
 
 PATH = "/channels/main/events?topic="
 UNLIMITED = {"rate=50r/s": "rate=100000r/s"}
-SHORT = {"worker_shutdown_timeout 300s;": "worker_shutdown_timeout 1s;"}
+
+
+def shutdown_ms(milliseconds: int) -> dict[str, str]:
+    """The change that gives streams so long at a reload, instead of 300 s."""
+    return {"worker_shutdown_timeout 300s;": f"worker_shutdown_timeout {milliseconds}ms;"}
 
 
 @pytest.mark.fault
-def test_a_reload_lets_streams_be_and_serves_newcomers_at_once(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+def test_a_reload_lets_streams_be_and_serves_newcomers_at_once(
+    socket_node: StartSocketNode, nginx: StartNginx, seed: int
+) -> None:
     """FLT-11: the old workers stay for the streams that they have; one that ends on its own costs nothing."""
+    rng = random.Random(seed)
     front = nginx(socket_node())
-    with front.stream(f"{PATH}a") as stream, Http2Stream(front, f"{PATH}a") as other:
-        stream.next_event()
+    with contextlib.ExitStack() as held:
+        streams = [held.enter_context(front.stream(f"{PATH}a")) for _ in range(rng.randrange(1, 7))]
+        other = held.enter_context(Http2Stream(front, f"{PATH}a"))
+        for stream in streams:
+            stream.next_event()
+        texts = [f"event {number}" for number in range(1, rng.randrange(2, 12))]
+        before = rng.randrange(len(texts))
+        for text in texts[:before]:
+            front.publish("a", text)
         old = front.reload()
         assert old & front.workers()
-        with front.stream(f"{PATH}a") as newcomer:
-            newcomer.next_event()
-            front.publish("a", "after the reload")
-            assert stream.events(1)[0].data == newcomer.events(1)[0].data == "after the reload"
-            other.wait_event("after the reload")
+        newcomer = held.enter_context(front.stream(f"{PATH}a"))
+        newcomer.next_event()
+        for text in texts[before:]:
+            front.publish("a", text)
+        for stream in streams:
+            assert [event.data for event in stream.events(len(texts))] == texts
+        assert [event.data for event in newcomer.events(len(texts) - before)] == texts[before:]
+        other.wait_event(texts[-1])
+        assert [event.data for event in other.events if event.type == "message"] == texts
     wait_until(lambda: not old & front.workers(), 10, "the old workers gone with their streams")
 
 
 @pytest.mark.fault
-def test_what_outlives_the_shutdown_time_is_cut_and_resumes(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+def test_what_outlives_the_shutdown_time_is_cut_and_resumes(
+    socket_node: StartSocketNode, nginx: StartNginx, seed: int
+) -> None:
     """FLT-11: five reloads under load; at most two generations of workers, no loss, no repetition, one order."""
-    front = nginx(socket_node(), changes=UNLIMITED | SHORT)
-    with Scene(front.plain_port, 4) as scene:
+    front = nginx(socket_node(), changes=UNLIMITED | shutdown_ms(random.Random(seed).randrange(300, 1500)))
+    with Scene(front.plain_port) as scene:
         for _ in range(5):
             scene.wait_for(50)
             front.reload()
@@ -51,19 +72,21 @@ def test_what_outlives_the_shutdown_time_is_cut_and_resumes(socket_node: StartSo
 
 
 @pytest.mark.fault
-def test_reloads_in_a_row_do_not_pile_up(socket_node: StartSocketNode, nginx: StartNginx) -> None:
+def test_reloads_in_a_row_do_not_pile_up(socket_node: StartSocketNode, nginx: StartNginx, seed: int) -> None:
     """FLT-11: twenty at once under streams that never end by themselves: soon one generation is left, and the master
     has no more descriptors than before. Twenty more, each when the time of the last one's old workers is over: never
     more than two generations.
     """
-    front = nginx(socket_node(), changes={"worker_shutdown_timeout 300s;": "worker_shutdown_timeout 300ms;"})
+    rng = random.Random(seed)
+    front = nginx(socket_node(), changes=shutdown_ms(rng.randrange(50, 150)))
     assert front.process is not None
     master = psutil.Process(front.process.pid)
     before = master.num_fds()
     with contextlib.ExitStack() as held:
         for paced in (False, True):
             for _ in range(20):
-                held.enter_context(front.stream(f"{PATH}a")).next_event()
+                for _ in range(rng.randrange(1, 4)):
+                    held.enter_context(front.stream(f"{PATH}a")).next_event()
                 front.reload()
                 if paced:
                     assert front.generations() <= 2
@@ -75,11 +98,12 @@ def test_reloads_in_a_row_do_not_pile_up(socket_node: StartSocketNode, nginx: St
 
 @pytest.mark.fault
 def test_each_reload_within_the_shutdown_time_adds_a_generation_until_its_streams_end(
-    socket_node: StartSocketNode, nginx: StartNginx
+    socket_node: StartSocketNode, nginx: StartNginx, seed: int
 ) -> None:
     """FLT-11: the shipped 300 s cut nobody in a hurry; what that costs is one generation for each reload in that time,
-    and no more. Each goes with its last stream.
+    and no more. Each goes with its last stream, the oldest or another.
     """
+    rng = random.Random(seed)
     front = nginx(socket_node())
     with contextlib.ExitStack() as held:
         streams = []
@@ -92,14 +116,14 @@ def test_each_reload_within_the_shutdown_time_adds_a_generation_until_its_stream
         front.publish("a", "to all generations")
         assert [stream.events(1)[0].data for stream in streams] == ["to all generations"] * 4
         for left in (3, 2, 1):
-            streams.pop(0).close()
+            streams.pop(rng.randrange(left)).close()  # the last one is on the workers that stay
             wait_until(lambda left=left: front.generations() == left, 10, "a generation gone")  # type: ignore[misc]
         assert len(front.workers()) == 2
 
 
 @pytest.mark.fault
 def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
-    socket_node: StartSocketNode, nginx: StartNginx, tmp_path: Path
+    socket_node: StartSocketNode, nginx: StartNginx, tmp_path: Path, seed: int
 ) -> None:
     """9.4, FLT-30: in between nginx answers for the node: readers are asked back, publishers try again by their key."""
     node = socket_node(relay=f"sqlite:{tmp_path / 'log.db'}")
@@ -107,22 +131,25 @@ def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
     # The subscribers of these tests take the end of a connection for the end of an answer.
     closing = {"keepalive_timeout 75s;": "keepalive_timeout 0;"}
     front = nginx(node, changes=UNLIMITED | soon | closing)
-    with Scene(front.plain_port, 3) as scene:
-        for ending in (node.stop, node.kill):
+    rng = random.Random(seed)
+    with Scene(front.plain_port, subscribers=3) as scene:
+        for ending in rng.sample((node.stop, node.kill), 2):
             scene.wait_for(30)
-            before = [subscriber.endings.count("unavailable") for subscriber in scene.subscribers]
+            goals = [_asked_back(subscriber) + rng.randrange(1, 20) for subscriber in scene.subscribers]
             ending()
-            wait_until(lambda before=before: _asked_back(scene, before), 10, "every subscriber asked back by nginx")
+            wait_until(lambda goals=goals: _reached(scene, goals), 10, "every subscriber asked back by nginx")
             node.start()
         scene.wait_for(30)
     assert scene.history.problems() == []
 
 
-def _asked_back(scene: Scene, before: list[int]) -> bool:
-    return all(
-        subscriber.endings.count("unavailable") > count
-        for subscriber, count in zip(scene.subscribers, before, strict=True)
-    )
+def _asked_back(subscriber: Subscriber) -> int:
+    """How often nginx has asked it to come back."""
+    return subscriber.endings.count("unavailable")
+
+
+def _reached(scene: Scene, goals: list[int]) -> bool:
+    return all(_asked_back(one) >= goal for one, goal in zip(scene.subscribers, goals, strict=True))
 
 
 def test_streams_are_spread_over_the_nodes(socket_node: StartSocketNode, nginx: StartNginx) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,13 +30,16 @@ def nodes(socket_node: StartSocketNode, tmp_path: Path) -> Iterator[list[Node]]:
 
 
 @pytest.mark.fault
-def test_a_rolling_restart_under_load_loses_nothing(nodes: list[Node], nginx: StartNginx, tmp_path: Path) -> None:
+def test_a_rolling_restart_under_load_loses_nothing(
+    nodes: list[Node], nginx: StartNginx, tmp_path: Path, seed: int
+) -> None:
     """FLT-10: every reader is sent away and finds the other node, and no publisher is refused."""
     front = nginx(*nodes, changes=UNLIMITED | CLOSING)
-    with Scene(front.plain_port, 6) as scene, restarted_by_file(tmp_path, nodes):
+    rng = random.Random(seed)
+    with Scene(front.plain_port, subscribers=6) as scene, restarted_by_file(tmp_path, nodes):
         scene.wait_for(30)
-        arguments = [f"{number}={node.url}" for number, node in enumerate(nodes)]
-        command = ["--settle-seconds", "0.5", "--restart", f"touch {tmp_path}/wish-{{name}}"]
+        arguments = rng.sample([f"{number}={node.url}" for number, node in enumerate(nodes)], len(nodes))
+        command = ["--settle-seconds", f"{rng.uniform(0.3, 1):.2f}", "--restart", f"touch {tmp_path}/wish-{{name}}"]
         done = CliRunner().invoke(rolling_restart, [*command, *arguments])
         assert done.exit_code == 0, done.output
         scene.wait_for(30)
@@ -68,17 +72,18 @@ def restarted_by_file(folder: Path, nodes: list[Node]) -> Iterator[None]:
 
 
 @pytest.mark.fault
-def test_a_node_that_dies_hands_its_readers_to_the_other(nodes: list[Node], nginx: StartNginx) -> None:
+def test_a_node_that_dies_hands_its_readers_to_the_other(nodes: list[Node], nginx: StartNginx, seed: int) -> None:
     """FLT-09: `kill -9`; through nginx they resume on the other by their cursor, and nginx asks nobody to wait."""
     front = nginx(*nodes, changes=UNLIMITED | CLOSING)
-    with Scene(front.plain_port, 6, company=False) as scene:  # whose connections are counted
-        for node in nodes:
+    rng = random.Random(seed)
+    with Scene(front.plain_port, subscribers=6, company=False) as scene:  # whose connections are counted
+        for node in rng.sample(nodes, len(nodes)):
             scene.wait_for(30)
             [held] = readers([node])
             before = [subscriber.connections for subscriber in scene.subscribers]
             node.kill()
             wait_until(lambda before=before, held=held: moved(scene, before) >= held, 10, "its readers on the other")
-            scene.wait_for(30)
+            scene.wait_for(rng.randrange(10, 120))
             node.start()
     assert scene.history.problems() == []
     assert sum(subscriber.connections for subscriber in scene.subscribers) >= 2 * len(scene.subscribers)

@@ -145,11 +145,13 @@ def test_connections_that_only_stay_hold_few_descriptors(start: Start) -> None:
 def test_where_all_are_at_work_a_newcomer_is_asked_to_come_back(start: Start) -> None:
     """S06: an EventSource in its own way, another client by 503; who is at work is not closed for them."""
     node = start(max_http_connections=10)
-    uploading = request("POST", "/channels/main/events", Content_Type="application/json").replace(
-        b"Content-Length: 0", b"Content-Length: 100000"
-    )
+    uploading = request(
+        "POST", "/channels/main/events", Content_Type="application/json", Expect="100-continue"
+    ).replace(b"Content-Length: 0", b"Content-Length: 100000")
     with Crowd(node.port, 10, uploading) as crowd:
-        wait_until(lambda: answered(node.port, HEALTH).status == 503, 5, "ten at work")
+        # To ask whether they are there would take a place, and one of them might find none.
+        crowd.wait(lambda: all(b" 100 " in one.received for one in crowd.members), 5, "ten at work")
+        assert answered(node.port, HEALTH).status == 503
         assert (answered(node.port, HEALTH).header("Retry-After") or "0") > "0"
         stream = Stream(node.port, "/channels/new/events")
         assert stream.next_event().type == "overloaded"

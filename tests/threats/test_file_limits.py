@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -50,19 +51,33 @@ def exhaust(node: Node, spare: int) -> None:
 
 
 @pytest.mark.fault
-def test_a_server_out_of_descriptors_stays_calm_and_recovers(start: Start) -> None:
+def test_a_server_out_of_descriptors_stays_calm_and_recovers(start: Start, seed: int) -> None:
     """S08, FLT-16: streams go on, CPU below 10 %, a log line a second at most, newcomers let in within 2 s."""
+    rng = random.Random(seed)
+    spare = rng.randrange(10, 60)
     node = start()
     with Neighbours(node.port, every=0.05, page_first=True) as neighbours:
-        exhaust(node, 30)
+        neighbours.wait_for(rng.randrange(1, 20))
+        exhaust(node, spare)
+        streams = spare - 5  # or more
         with Crowd(node.port, 200, OPEN) as crowd:
-            crowd.wait(lambda: sum(b"hello" in member.received for member in crowd.members) >= 25, 5, "25 streams")
+            crowd.wait(lambda: sum(b"hello" in member.received for member in crowd.members) >= streams, 5, "streams")
             lines, begin = node.log().count("\n"), time.monotonic()
             assert cpu_share(node.pid, 2) < 0.1
             neighbours.wait_for(5)
             assert node.log().count("\n") - lines <= time.monotonic() - begin + 1
         with Stream(node.port, "/channels/main/events", seconds=2) as stream:
             assert stream.next_event().type == "hello"
+
+
+def test_a_newcomer_does_not_wait_for_each_of_those_who_have_left(start: Start) -> None:
+    """S08: with room for a few, hundreds knock and leave before anybody could open: they are passed over at once."""
+    node = start()
+    exhaust(node, 10)
+    with Crowd(node.port, 300, OPEN) as crowd:
+        crowd.wait(lambda: sum(b"hello" in member.received for member in crowd.members) >= 5, 5, "some streams")
+    with Stream(node.port, "/channels/main/events", seconds=2) as stream:
+        assert stream.next_event().type == "hello"
 
 
 def test_silent_newcomers_do_not_push_out_publishers(start: Start) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -218,21 +219,27 @@ def test_the_newest_entries_and_a_publishers_own_ids_are_found(redis: RedisServe
 
 
 @pytest.mark.fault
-def test_a_redis_that_comes_back_empty_is_a_new_epoch_for_everybody(redis: RedisServer) -> None:
+def test_a_redis_that_comes_back_empty_is_a_new_epoch_for_everybody(redis: RedisServer, seed: int) -> None:
+    rng = random.Random(seed)
+
     async def check(nodes: list[Seat]) -> None:
-        await nodes[0].publish("lost")
+        lost = [f"lost {number}" for number in range(rng.randrange(1, 60))]
+        for text in lost:
+            await rng.choice(nodes).publish(text)
+        await until(lambda: all(node.delivered.data == lost for node in nodes))
         epoch = nodes[0].state.epoch
         redis.kill()
-        with pytest.raises(RelayUnavailable):
-            await nodes[0].publish("refused")
+        for _ in range(rng.randrange(1, 4)):
+            with pytest.raises(RelayUnavailable):
+                await rng.choice(nodes).publish("refused")
+        await asyncio.sleep(rng.uniform(0, 1.5))  # for so long it is away
         redis.start()
         await until(lambda: all(node.turns for node in nodes))
-        assert [reason for _, reason, *_ in nodes[0].turns] == ["epoch"]
+        assert [[reason for _, reason, *_ in node.turns] for node in nodes] == [["epoch"], ["epoch"]]
         new = {node.turns[0][3].epoch for node in nodes}
         assert len(new) == 1 and epoch not in new
-        await nodes[1].publish("goes on")
-        await until(lambda: nodes[0].delivered.data[-1] == "goes on")
-        assert "refused" not in nodes[0].delivered.data
+        await rng.choice(nodes).publish("goes on")
+        await until(lambda: all(node.delivered.data == [*lost, "goes on"] for node in nodes))
 
     with_seats(redis, 2, check)
 
@@ -294,18 +301,22 @@ def test_ids_that_go_back_after_a_failover_are_a_new_epoch_and_nothing_is_skippe
 
 
 @pytest.mark.fault
-def test_a_redis_that_stands_still_is_noticed_and_its_connections_given_up(redis: RedisServer) -> None:
+def test_a_redis_that_stands_still_is_noticed_and_its_connections_given_up(redis: RedisServer, seed: int) -> None:
+    rng = random.Random(seed)
+
     async def check(nodes: list[Seat]) -> None:
         (node,) = nodes
-        await node.publish("a")
+        texts = [str(number) for number in range(rng.randrange(1, 60))]
+        await node.publish(*texts)
         connections = node.relay.state()["tail_connections"]
         redis.signal(signal.SIGSTOP)
         await until(lambda: not node.relay.state()["ok"])
+        await asyncio.sleep(rng.uniform(0, 2))  # for so long it stands still after that
         redis.signal(signal.SIGCONT)
         await until(lambda: node.relay.state()["ok"])
         assert node.relay.state()["tail_connections"] > connections  # type: ignore[operator]
-        await node.publish("b")
-        assert node.delivered.data == ["a", "b"]
+        await node.publish("goes on")
+        assert node.delivered.data == [*texts, "goes on"]
         assert node.turns == []
 
     with_seats(redis, 1, check)

@@ -56,7 +56,9 @@ class GuardedRedis(RedisServer):
         text = settings.read_text()
         assert "\naclfile /etc/redis/ringcast.acl\n" in text
         settings.write_text(text.replace("/etc/redis/ringcast.acl", str(users)))
-        own = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "include": str(settings)} | options
+        own = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "include": str(settings)}
+        own["repl-diskless-sync-delay"] = "0"  # else a replica waits five seconds for further ones
+        own |= options
         self.file = self.folder / "redis.conf"
         self.file.write_text("".join(f"{name} {value}\n" for name, value in own.items()))
 
