@@ -57,6 +57,12 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, str_strip_whitespace=True)
 
 
+class Answer(BaseModel):
+    """What goes out, as the description shows it (`reply`): all of this, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Page(Query):
     """For lists: `limit` entries from `offset` on."""
 
@@ -151,7 +157,7 @@ class Endpoint:
     summary: str
     query: type[BaseModel] = NoQuery
     body: type[BaseModel] | None = None
-    reply: type[BaseModel] | None = None
+    reply: type[Answer] | None = None
     access: Check = everybody
     errors: Sequence[int] = ()
     status: int = 200

@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from apps.companies.flags import Flags
-from apps.companies.model import Flag, Stats, health_of, is_company, scoped, stats_of
+from apps.companies.model import (
+    CompanyFlag,
+    CompanyFlags,
+    Flag,
+    Stats,
+    StreamingHealth,
+    health_of,
+    is_company,
+    scoped,
+    stats_of,
+)
 from apps.companies.presence import Presence
 from apps.companies.refusals import in_both_forms
 from apps.companies.store import CompanyStore
@@ -42,12 +52,12 @@ class CompanyHandlers:
             Endpoint("GET", "/stream/stats", self._stats, "Streams and retained events, by company.", reply=Stats,
                      access=_named, tag=tag),
             Endpoint("GET", "/stream/health", self._health, "Whether there is streaming, and how much.",
-                     access=everybody, tag=tag),
-            Endpoint("GET", COMPANIES, self._list, "Companies with a flag of their own.", Page, access=operators,
-                     tag=tag),
-            Endpoint("GET", one, self._get, "A company's flag.", access=operators, tag=tag),
-            Endpoint("PUT", one, self._put, "Switch a company's streaming on or off.", body=Flag, access=operators,
-                     tag=tag),
+                     reply=StreamingHealth, access=everybody, tag=tag),
+            Endpoint("GET", COMPANIES, self._list, "Companies with a flag of their own.", Page, reply=CompanyFlags,
+                     access=operators, tag=tag),
+            Endpoint("GET", one, self._get, "A company's flag.", reply=CompanyFlag, access=operators, tag=tag),
+            Endpoint("PUT", one, self._put, "Switch a company's streaming on or off.", body=Flag, reply=CompanyFlag,
+                     access=operators, tag=tag),
         ]  # fmt: skip
 
     async def _stats(self, call: Call) -> Reply:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from apps.moments import written
-from handlers.endpoints import Body, Query
+from handlers.endpoints import Answer, Body, Query
 from handlers.fields import MAX_LAST
 
 METRIC, SROI, VIS, JOURNEY = "metric_updated", "sroi_updated", "vis_updated", "journey_flag_updated"
@@ -47,7 +47,7 @@ class Flag(Body):
     streaming: StrictBool
 
 
-class Connections(BaseModel):
+class Connections(Answer):
     """Streams that are open."""
 
     totalConnections: int
@@ -55,7 +55,7 @@ class Connections(BaseModel):
     connectionsByCompany: dict[str, int]
 
 
-class ReplayCache(BaseModel):
+class ReplayCache(Answer):
     """Events that can be replayed."""
 
     companies: int
@@ -63,12 +63,44 @@ class ReplayCache(BaseModel):
     eventsByCompany: dict[str, int]
 
 
-class Stats(BaseModel):
+class Stats(Answer):
     """The answer of /stream/stats."""
 
     connections: Connections
     replayCache: ReplayCache
     timestamp: str
+
+
+class Streaming(Answer):
+    """Whether there is streaming for who asks. The numbers are for operators and companies."""
+
+    enabled: bool
+    activeConnections: int | None = None
+    activeCompanies: int | None = None
+
+
+class StreamingHealth(Answer):
+    """The answer of /stream/health."""
+
+    status: Literal["ok", "degraded"]
+    streaming: Streaming
+    timestamp: str
+
+
+class CompanyFlag(Answer):
+    """A company's flag, and when it was set."""
+
+    companyId: str
+    streaming: bool
+    changed: str
+
+
+class CompanyFlags(Answer):
+    """Flags, by company."""
+
+    companies: list[CompanyFlag]
+    limit: int
+    offset: int
 
 
 def is_company(value: object) -> TypeGuard[str]:

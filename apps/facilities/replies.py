@@ -5,15 +5,10 @@ Owns the form of answers, and nothing that makes them: a test holds the two toge
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from apps.facilities.model import Capacity, Health, Kind
-
-
-class Answer(BaseModel):
-    """An answer has all that is described, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
+from handlers.endpoints import Answer
 
 
 class Location(Answer):

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
-
 from apps.jobs.limits import PerMinute
 from apps.jobs.model import Finished, GoesBack, JobList, NewJob, NotItsOwn, State, Update, Worker, advance
 from apps.jobs.presence import Presence
+from apps.jobs.replies import Jobs, JobState, OneJob, Order, Started
 from apps.jobs.store import JobStore
 from apps.jobs.watch import Watch, owned
 from apps.jobs.workers import Workers
@@ -34,14 +33,6 @@ class Claim(Body):
     """Who takes a job, or gives it back."""
 
     worker: Worker
-
-
-class Started(BaseModel):
-    """The answer to a new job."""
-
-    jobId: str
-    sseEndpoint: str
-    status: str
 
 
 class JobHandlers:
@@ -74,15 +65,17 @@ class JobHandlers:
                 "POST", ROOT, self._start, "Start a job.", body=NewJob, reply=Started, access=signed_in, status=201,
                 errors=(429,), tag=tag, max_body_bytes=MAX_NEW_JOB_BYTES,
             ),
-            Endpoint("GET", ROOT, self._list, "One's own jobs, newest first.", JobList, access=signed_in, tag=tag),
-            Endpoint("GET", one, self._get, "How a job stands.", access=signed_in, tag=tag),
             Endpoint(
-                "POST", f"{one}/updates", self._update, "Report on a job.", body=Update, access=operators,
-                errors=(409,), tag=tag,
+                "GET", ROOT, self._list, "One's own jobs, newest first.", JobList, reply=Jobs, access=signed_in, tag=tag
+            ),
+            Endpoint("GET", one, self._get, "How a job stands.", reply=OneJob, access=signed_in, tag=tag),
+            Endpoint(
+                "POST", f"{one}/updates", self._update, "Report on a job.", body=Update, reply=JobState,
+                access=operators, errors=(409,), tag=tag,
             ),
             Endpoint(
                 "POST", f"{ROOT}/claim", self._claim, "Take the oldest job that waits; 204 if none does.", body=Claim,
-                access=operators, tag=tag, errors=(204,),
+                reply=Order, access=operators, tag=tag, errors=(204,),
             ),
             Endpoint(
                 "POST", f"{one}/release", self._release, "Give a job back that was taken.", body=Claim,
@@ -106,7 +99,7 @@ class JobHandlers:
         state = await self._store.create(job_id, owner, call.body)
         self.started += 1
         place = f"{ROOT}/{job_id}"
-        answer = Started(jobId=job_id, sseEndpoint=f"{place}/events", status=state.status)
+        answer = {"jobId": job_id, "sseEndpoint": f"{place}/events", "status": state.status}
         return Reply(answer, 201, [("Location", place)])
 
     async def _list(self, call: Call) -> Reply:
@@ -170,6 +163,8 @@ class JobHandlers:
         return Reply(answer)
 
     async def _release(self, call: Call) -> Reply:
-        if not await self._store.give_back(call.arguments["jobId"], call.body.worker):
+        job_id = call.arguments["jobId"]
+        if not await self._store.give_back(job_id, call.body.worker):
+            owned(await self._store.get(job_id), job_id, call.principal)
             raise conflict("worker", NOT_ITS_OWN)
         return Reply()

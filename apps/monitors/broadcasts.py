@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from apps.monitors.accounts import Accounts
 from apps.monitors.model import CHECK, FACTS, Broadcast, Said
+from apps.monitors.replies import Broadcasted
 from apps.monitors.watch import Watch
 from config.loopback import is_loopback
 from config.settings import Settings
@@ -62,7 +63,7 @@ class Broadcasts:
         """See the module's head."""
         return Endpoint(
             "POST", PATH, self._run, "Tell a tenant of a check or an incident; for the worker.", body=Broadcast,
-            access=self._check, errors=(404, 409), tag="monitors internal",
+            reply=Broadcasted, access=self._check, errors=(404, 409), tag="monitors internal",
         )  # fmt: skip
 
     def _check(self, call: Call) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from apps.monitors import replies
 from apps.monitors.incidents import IncidentStore, NoMonitor, NotTogether
 from apps.monitors.limits import Buckets
 from apps.monitors.model import IncidentList, MonitorChange, NewMonitor, NewRule, RuleChange, RuleList
@@ -22,7 +23,7 @@ from apps.monitors.watch import Watch
 from bridges.outbound import Outbound, OutboundRefused
 from config.settings import Settings
 from handlers.answers import Refused
-from handlers.endpoints import Body, Call, Endpoint, Page, Reply, conflict, invalid, not_found
+from handlers.endpoints import Answer, Body, Call, Endpoint, Page, Reply, conflict, invalid, not_found
 from server.endings import RATE_LIMITED
 
 MONITORS, RULES, INCIDENTS = "/api/v1/monitors", "/api/v1/alert-rules", "/api/v1/incidents"
@@ -57,27 +58,38 @@ class MonitorHandlers:
         return [*self._monitor_endpoints(), *self._alert_endpoints()]
 
     def _monitor_endpoints(self) -> Iterator[Endpoint]:
-        tag, mine, one = "monitors", self._tokens.signed_in, f"{MONITORS}/{{monitor_id}}"
-        yield Endpoint("GET", MONITORS, self._list, "The tenant's monitors.", Page, access=mine, tag=tag)
-        yield self._change_by("POST", MONITORS, self._create, "A new monitor.", tag, NewMonitor)
-        yield Endpoint("GET", one, self._get, "A monitor.", access=mine, tag=tag)
-        yield self._change_by("PATCH", one, self._change, "Change a monitor.", tag, MonitorChange)
+        tag, one = "monitors", f"{MONITORS}/{{monitor_id}}"
+        own: dict[str, Any] = {"access": self._tokens.signed_in, "tag": tag}
+        yield Endpoint("GET", MONITORS, self._list, "The tenant's monitors.", Page, reply=replies.Monitors, **own)
+        yield self._change_by("POST", MONITORS, self._create, "A new monitor.", tag, NewMonitor, replies.Monitor)
+        yield Endpoint("GET", one, self._get, "A monitor.", reply=replies.Monitor, **own)
+        yield self._change_by("PATCH", one, self._change, "Change a monitor.", tag, MonitorChange, replies.Monitor)
         yield self._change_by("DELETE", one, self._delete, "Delete a monitor.", tag)
-        yield Endpoint("GET", f"{one}/checks", self._checks, "Its checks, newest first.", Page, access=mine, tag=tag)
-        yield Endpoint("GET", LATEST, self._latest, "The last check of each monitor.", Page, access=mine, tag=tag)
-        yield Endpoint("GET", f"{MONITORS}/summary", self._summary, "How many stand how.", access=mine, tag=tag)
+        yield Endpoint(
+            "GET", f"{one}/checks", self._checks, "Its checks, newest first.", Page, reply=replies.PastChecks, **own
+        )
+        yield Endpoint(
+            "GET", LATEST, self._latest, "The last check of each monitor.", Page, reply=replies.LastChecks, **own
+        )
+        yield Endpoint(
+            "GET", f"{MONITORS}/summary", self._summary, "How many stand how.", reply=replies.MonitorSummary, **own
+        )
 
     def _alert_endpoints(self) -> Iterator[Endpoint]:
-        tag, mine, one = "alerts", self._tokens.signed_in, f"{RULES}/{{rule_id}}"
-        yield Endpoint("GET", RULES, self._list_rules, "The alert rules.", RuleList, access=mine, tag=tag)
-        yield self._change_by("POST", RULES, self._create_rule, "A new alert rule.", tag, NewRule)
-        yield Endpoint("GET", one, self._get_rule, "An alert rule.", access=mine, tag=tag)
-        yield self._change_by("PATCH", one, self._change_rule, "Change an alert rule.", tag, RuleChange)
+        tag, one = "alerts", f"{RULES}/{{rule_id}}"
+        own: dict[str, Any] = {"access": self._tokens.signed_in, "tag": tag}
+        yield Endpoint("GET", RULES, self._list_rules, "The alert rules.", RuleList, reply=replies.AlertRules, **own)
+        yield self._change_by("POST", RULES, self._create_rule, "A new alert rule.", tag, NewRule, replies.AlertRule)
+        yield Endpoint("GET", one, self._get_rule, "An alert rule.", reply=replies.AlertRule, **own)
+        yield self._change_by("PATCH", one, self._change_rule, "Change a rule.", tag, RuleChange, replies.AlertRule)
         yield self._change_by("DELETE", one, self._delete_rule, "Delete an alert rule.", tag)
         yield Endpoint(
-            "GET", INCIDENTS, self._list_incidents, "Incidents, newest first.", IncidentList, access=mine, tag=tag
+            "GET", INCIDENTS, self._list_incidents, "Incidents, newest first.", IncidentList, reply=replies.Incidents,
+            **own,
+        )  # fmt: skip
+        yield Endpoint(
+            "GET", f"{INCIDENTS}/{{incident_id}}", self._get_incident, "An incident.", reply=replies.Incident, **own
         )
-        yield Endpoint("GET", f"{INCIDENTS}/{{incident_id}}", self._get_incident, "An incident.", access=mine, tag=tag)
 
     def _change_by(
         self,
@@ -87,13 +99,15 @@ class MonitorHandlers:
         summary: str,
         tag: str,
         body: type[Body] | None = None,
+        reply: type[Answer] | None = None,
     ) -> Endpoint:
         """An endpoint that changes something."""
         status = {"POST": 201, "PATCH": 200, "DELETE": 204}[method]
         errors = (429,) if body is None else (409, 429)
         return Endpoint(
-            method, path, run, summary, body=body, access=self._may_change, status=status, errors=errors, tag=tag
-        )
+            method, path, run, summary, body=body, reply=reply, access=self._may_change, status=status, errors=errors,
+            tag=tag,
+        )  # fmt: skip
 
     def _may_change(self, call: Call) -> None:
         self._tokens.signed_in(call)

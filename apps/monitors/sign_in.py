@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, StringConstraints
 
 from apps.moments import written
+from apps.monitors import replies
 from apps.monitors.accounts import Accounts, Taken, User
 from apps.monitors.limits import Buckets
 from apps.monitors.model import Name
@@ -120,21 +121,29 @@ class SignIn:
         """See the module's head."""
         tag, mine = "monitors accounts", self._tokens.signed_in
         return [
-            Endpoint("GET", f"{ROOT}/options", self._show, "How one may sign in.", tag=tag),
+            Endpoint(
+                "GET", f"{ROOT}/options", self._show, "How one may sign in.", reply=replies.SignInOptions, tag=tag
+            ),
             Endpoint(
                 "POST", f"{ROOT}/register", self._register, "Register a tenant with its first user.",
-                body=Registration, status=201, errors=(404, 409, 429), tag=tag,
+                body=Registration, reply=replies.SignedIn, status=201, errors=(404, 409, 429), tag=tag,
             ),
             Endpoint(
                 "POST", f"{ROOT}/login", self._login, "Log in; the answer holds a token.", body=Login,
-                errors=(404, 429), tag=tag,
+                reply=replies.SignedIn, errors=(404, 429), tag=tag,
             ),
-            Endpoint("POST", f"{ROOT}/refresh", self._refresh, "A fresh token.", access=mine, errors=(404,), tag=tag),
-            Endpoint("POST", f"{ROOT}/logout", self._logout, "End the token.", access=mine, status=204, tag=tag),
-            Endpoint("GET", f"{ROOT}/users", self._list, "The tenant's users.", Page, access=mine, tag=tag),
             Endpoint(
-                "POST", f"{ROOT}/users", self._add, "Add a user to the tenant.", body=NewUser, access=mine, status=201,
-                errors=(409,), tag=tag,
+                "POST", f"{ROOT}/refresh", self._refresh, "A fresh token.", reply=replies.SignedIn, access=mine,
+                errors=(404,), tag=tag,
+            ),
+            Endpoint("POST", f"{ROOT}/logout", self._logout, "End the token.", access=mine, status=204, tag=tag),
+            Endpoint(
+                "GET", f"{ROOT}/users", self._list, "The tenant's users.", Page, reply=replies.Users, access=mine,
+                tag=tag,
+            ),
+            Endpoint(
+                "POST", f"{ROOT}/users", self._add, "Add a user to the tenant.", body=NewUser,
+                reply=replies.AddedUser, access=mine, status=201, errors=(409,), tag=tag,
             ),
             Endpoint(
                 "DELETE", f"{ROOT}/users/{{user_id}}", self._remove, "Remove a user.", access=mine, status=204,

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from apps.prices.history import MAX_POINTS, History
 from apps.prices.model import PERIODS, Period, Point, Price, begin_of
 from apps.prices.store import PriceStore
 from apps.prices.watch import Items, items_of
-from handlers.endpoints import Call, Check, Endpoint, Page, Query, Reply, not_found
+from handlers.endpoints import Answer, Call, Check, Endpoint, Page, Query, Reply, not_found
 
 ROOT = "/api/v1/prices"
 # A chart that was loaded a minute ago is brought up to date by the stream.
@@ -25,7 +25,7 @@ KEEP_SECONDS = 60.0
 _ID = re.compile("[0-9]{1,9}")
 
 
-class Current(BaseModel):
+class Current(Answer):
     """How an item stands. `simulated` is there for what is made up."""
 
     item_id: int
@@ -38,7 +38,7 @@ class Current(BaseModel):
     simulated: bool = False
 
 
-class CurrentList(BaseModel):
+class CurrentList(Answer):
     """Items, by id."""
 
     items: list[Current]
@@ -63,7 +63,7 @@ class HistoryQuery(Query):
     bypass_cache: Literal["", "true", "false"] = Field("", description="`true`: the same as `cache=skip`.")
 
 
-class HistoryPoint(BaseModel):
+class HistoryPoint(Answer):
     """A point: an average from `timestamp` on, or a single change."""
 
     timestamp: str
@@ -71,7 +71,7 @@ class HistoryPoint(BaseModel):
     low: int | None
 
 
-class HistoryAnswer(BaseModel):
+class HistoryAnswer(Answer):
     """The points of a period, oldest first. `before` is how things stood when it began; `truncated`: there are more,
     and these are the newest."""
 

@@ -290,6 +290,7 @@ def test_a_job_that_is_given_back_goes_to_another_at_once(node: Node) -> None:
     assert report(node, job_id, DONE | {"worker": "one"}) == 409
     assert report(node, job_id, DONE | {"worker": "two"}) == 200
     assert ask(node, "POST", release, {"worker": "two"})[0] == 409
+    assert ask(node, "POST", f"{ROOT}/none/release", {"worker": "two"})[0] == 404
     wait_until(lambda: ask(node, "GET", ROOT)[1]["workers"] >= 2)
 
 

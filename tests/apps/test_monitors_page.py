@@ -5,13 +5,16 @@ page that made the browser complain fails its test.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apps.monitors.model import Outcome
 from tests.apps.monitoring import PASSWORD, SETTINGS, Tenant, ask, broadcast, register
+from tests.apps.recorded import recorded
 from tests.apps.tabs import Tabs, fill, text, wait_text
 from tests.browser.chromium import Page
 from tests.conftest import StartNode
@@ -114,6 +117,34 @@ def test_the_board_follows_the_stream(server: Node, board: Any) -> None:
     check(3, success=True, response_time_ms=7)
     wait_text(page, "#up", "1")
     assert page.run("document.querySelector('.uptime').textContent") == "67 % of 3"
+
+
+def test_an_incident_opens_on_the_board_and_is_over(server: Node, board: Any) -> None:
+    """M1, M4: as the worker tells of it; nothing else makes the page ask."""
+    tenant = register(server, "Shops")
+    monitor = tenant.monitor("http://shop.example/", name="Shop")
+    tenant.rule(name="Shop is down", breaches=1, recoveries=1)
+    page = board(server)
+    sign_in(page, tenant)
+    wait_text(page, "#all", "1")
+    wait_text(page, "#open", "0")
+
+    def found(outcome: Outcome, kind: str) -> None:
+        check, turn = recorded(f"sqlite:{server.folder}/ringcast.db", monitor["id"], outcome)
+        assert broadcast(server, tenant.number, check.data).status == 200
+        wait_text(page, "#up" if outcome.success else "#down", "1")
+        assert turn.type == kind
+        assert broadcast(server, tenant.number, turn.data, kind).status == 200
+
+    found(Outcome(time.time() - 60, success=False, error_message="HTTP status 503"), "incident_created")
+    wait_text(page, "#open", "1")
+    row = "document.querySelectorAll('#incidents li')"
+    page.wait(f"{row}.length === 1 && {row}[0].dataset.status === 'open'")
+    assert page.run(f"{row}[0].querySelector('.what').textContent") == "Shop: Shop is down"
+    found(Outcome(time.time(), success=True, response_time_ms=7), "incident_resolved")
+    wait_text(page, "#open", "0")
+    page.wait(f"{row}.length === 1 && {row}[0].dataset.status === 'resolved'")
+    assert " · over after " in page.run(f"{row}[0].querySelector('.when').textContent")
 
 
 def test_the_board_comes_back_after_the_server_does(node: StartNode, board: Any, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ page that made the browser complain fails its test.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,6 +48,41 @@ def points(page: Page) -> int:
     return int(page.run("document.getElementById('chart').dataset.points"))
 
 
+class Drawn(NamedTuple):
+    """What one sees of what buyers pay, at one moment: the number, and by the labels of the chart's axis the prices
+    that the line goes through, that of the tip, and how much a pixel is."""
+
+    number: float
+    line: list[float]
+    tip: float
+    pixel: float
+
+
+def drawn(page: Page) -> Drawn:
+    seen = page.run(
+        """(() => {
+          const all = (what) => [...document.querySelectorAll("#chart " + what)];
+          const of = (shape, name) => shape.getAttribute(name);
+          return {
+            labels: all("line.grid + text").map((one) => [Number(of(one.previousSibling, "y1")), one.textContent]),
+            line: of(all("polyline.line.high")[0], "points").split(" ").map((one) => Number(one.split(",")[1])),
+            tip: Number(of(all("circle.live.high")[0], "cy")),
+            number: document.getElementById("high").textContent,
+          };
+        })()"""
+    )
+    (low_y, low), *_, (high_y, high) = [(y, price_of(text)) for y, text in seen["labels"]]
+    pixel = (high - low) / (low_y - high_y)
+    line = [low + (low_y - y) * pixel for y in seen["line"]]
+    return Drawn(price_of(seen["number"]), line, low + (low_y - seen["tip"]) * pixel, pixel)
+
+
+def price_of(text: str) -> float:
+    """Of `19,876,543`, `19.88m`."""
+    unit = {"k": 1e3, "m": 1e6, "b": 1e9}.get(text[-1], 1.0)
+    return float(text.rstrip("kmb").replace(",", "")) * unit
+
+
 def test_the_chart_has_its_past_and_its_tip_moves(node: StartNode, market: Any) -> None:
     """P1, P4: a change shows without being asked for; item and period are chosen, and what is made up is marked."""
     started = node(**SETTINGS | {"simulate": True, "prices_simulated_seconds": 0.05})
@@ -56,8 +93,10 @@ def test_the_chart_has_its_past_and_its_tip_moves(node: StartNode, market: Any) 
     page.wait("document.querySelectorAll('#chart .line').length === 4 && !!document.querySelector('#chart .halo')")
     assert page.run("document.getElementById('simulated').hidden") is False
     assert page.run("document.querySelectorAll('#items li').length") == 40
-    page.run("window.before = document.getElementById('high').textContent")
-    page.wait("document.getElementById('high').textContent !== window.before")
+    before = drawn(page)
+    wait_until(lambda: abs(drawn(page).tip - before.tip) > 3 * before.pixel, 20)
+    now = drawn(page)
+    assert now.number != before.number and now.tip == pytest.approx(now.number, abs=now.pixel)
     page.wait("document.getElementById('ago').textContent.startsWith('Updated ')")
     page.run("document.querySelector('#items li[data-item=\"2\"] button').click()")
     wait_text(page, "#item-name", "Cannonball")
@@ -87,10 +126,14 @@ def test_what_is_traded_is_drawn_and_a_lost_connection_is_shown(node: StartNode,
     wait_until(lambda: skipped(started) > 0)
     api.trade(11832, high=19_876_543)
     wait_text(page, "#high", "19,876,543")
-    before = points(page)
+    before = drawn(page)
+    assert before.tip == before.line[-1] == pytest.approx(19_876_543, abs=before.pixel)
     api.trade(11832, low=19_111_222)
     wait_text(page, "#low", "19,111,222")
-    assert points(page) >= before
+    api.trade(11832, high=29_000_000)
+    wait_text(page, "#high", "29,000,000")
+    now = drawn(page)
+    assert now.tip == now.line[-1] == pytest.approx(29_000_000, abs=now.pixel)
     started.kill()
     page.wait("['waiting', 'offline'].includes(document.getElementById('state').dataset.state)")
     page.wait("!document.querySelector('#chart .halo')")
@@ -100,6 +143,34 @@ def test_what_is_traded_is_drawn_and_a_lost_connection_is_shown(node: StartNode,
     wait_text(page, "#state-text", "LIVE")
     api.trade(11832, high=20_000_001)
     wait_text(page, "#high", "20,000,001")
+
+
+def test_what_came_live_is_averaged_when_its_minute_is_over(node: StartNode, market: Any, api: Api) -> None:
+    """P1, P4: behind the history that was loaded, and before the tip. The change is that to the last of it."""
+    started = node(**SETTINGS | {"prices_upstream": api.url})
+    api.trade(2, high=1_000, low=900)
+    wait_until(lambda: ask(started, "/current")[1]["total"] >= 3, 20)
+    with closing(sqlite3.connect(started.folder / "ringcast.db")) as database, database:
+        database.execute("UPDATE price_points SET at = at - 600000")
+    page = market(started, "2/1h")
+    wait_text(page, "#state-text", "LIVE")
+    for part in ("history/2?", "current/2"):  # at the beginning, and when the stream had begun
+        asked = f"performance.getEntriesByType('resource').filter(({{ name }}) => name.includes('{part}'))"
+        page.wait(f"{asked}.length >= 2")
+    assert points(page) == 1
+    minutes = set()
+    for high in (2_000, 3_000):
+        api.trade(2, high=high)
+        wait_text(page, "#high", f"{high:,}")
+        assert drawn(page).tip == pytest.approx(high, abs=drawn(page).pixel)
+        minutes.add(ask(started, "/current/2")[1]["timestamp"][:16])
+    wait_text(page, "#change", "+200.0 %")
+    page.run("(now => { Date.now = () => now() + 120_000; })(Date.now)")
+    steps = [2_500] if len(minutes) == 1 else [2_000, 3_000]
+    page.wait(f"Number(document.getElementById('chart').dataset.points) === {len(steps) + 2}")
+    now = drawn(page)
+    assert now.line[:-1] == pytest.approx([1_000, *steps, 3_000], abs=now.pixel)
+    assert now.tip == pytest.approx(3_000, abs=now.pixel)
 
 
 def test_without_a_stream_the_page_asks_now_and_then(node: StartNode, market: Any, api: Api) -> None:
