@@ -34,6 +34,7 @@ for _ in range(os.getpid() * 5003 % 12_000):
 # Says to runs beside this one that a port is chosen, until whoever chose it has had the time to listen on it.
 _chosen: deque[socket.socket] = deque()
 MAX_CHOSEN = 50
+START_SECONDS = 40.0
 
 
 def free_port() -> int:
@@ -96,7 +97,11 @@ class Node:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        wait_until(self._answers, 20, f"the server on port {self.port} (see {self.log_path})")
+        try:
+            wait_until(self._answers, START_SECONDS, f"the server on port {self.port} (see {self.log_path})")
+        except AssertionError:
+            self.kill()  # who failed to start it has nothing to end
+            raise
         return self
 
     def _answers(self) -> bool:
