@@ -9,7 +9,6 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -108,11 +107,6 @@ class Tenant:
         assert answer.status == 201, answer.text
         return answer.json
 
-    def kept(self, monitor_id: str) -> list[str]:
-        """When the checks in a monitor's history were made, the oldest first."""
-        found = self.get(f"/api/v1/monitors/{monitor_id}/checks?limit=500")["checks"]
-        return [check["checked_at"] for check in reversed(found)]
-
     def monitor(self, url: str, **fields: object) -> Any:
         """A new monitor."""
         return self.make("/api/v1/monitors", {"name": "Shop", "url": url, "interval_seconds": 1} | fields)
@@ -121,10 +115,14 @@ class Tenant:
         """A new alert rule."""
         return self.make("/api/v1/alert-rules", {"name": "Down", "trigger_type": "down"} | fields)
 
+    @property
+    def path(self) -> str:
+        """Of the tenant's stream."""
+        return f"/api/v1/stream/events?token={self.token}"
+
     def stream(self, node: Node | None = None, query: str = "", **headers: Any) -> Stream:
         """The tenant's stream, as an EventSource opens it."""
-        path = f"/api/v1/stream/events?token={self.token}{query}"
-        return Stream((node or self.node).port, path, **headers)
+        return Stream((node or self.node).port, self.path + query, **headers)
 
     def on(self, node: Node) -> Tenant:
         """The same tenant at another node."""
@@ -155,24 +153,6 @@ class Worker(WorkerProcess):
 
     def __init__(self, folder: Path, **settings: object) -> None:
         super().__init__("monitor-worker", folder, **SETTINGS | settings)
-
-
-class Seen:
-    """What a stream has brought so far."""
-
-    def __init__(self, stream: Stream, *blocks: Block) -> None:
-        self._stream = stream
-        self.blocks = list(blocks)
-
-    def until(self, enough: Callable[[], object]) -> None:
-        """Read on until it is enough."""
-        while not enough():
-            self.blocks += following(self._stream, 1)
-
-    def checks(self, monitor_id: str) -> list[str]:
-        """When the checks of a monitor were made that were told of, in this order."""
-        found = [body_of(block)["data"] for block in self.blocks if block.type == "monitor_check"]
-        return [data["checked_at"] for data in found if data["monitor_id"] == monitor_id]
 
 
 def following(stream: Stream, count: int, kinds: tuple[str, ...] = ()) -> list[Block]:

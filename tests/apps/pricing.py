@@ -93,6 +93,10 @@ class Api(LocalSite):
             entry |= {"low": low, "lowTime": self.clock}
         self.prices = self.prices | {str(item): entry}
 
+    def high(self, item: int) -> Any:
+        """What was paid last."""
+        return self.prices[str(item)]["high"]
+
 
 def ask(node: Node, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
     """Status, JSON and headers of an answer."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ from typing import Any
 import pytest
 
 from tests.apps.asking import ask, headers_of
-from tests.apps.companies import HEALTH, OPERATOR, data, metric, of, opened, until_stats, values
+from tests.apps.audience import Audience
+from tests.apps.companies import HEALTH, OPERATOR, data, metric, of, opened, path_of, until_stats, values
 from tests.conftest import StartNode
 from tests.harness.nats import NatsServer
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
+from tests.harness.stream import Block
 
+Key = tuple[str, float]  # a company, and the value that it is told
 SETTINGS = {"apps": "companies", "jwt_secret": TOKEN_SECRET, "drain_seconds": 0}
 
 
@@ -112,42 +118,91 @@ def test_a_message_enters_once_whichever_node_gets_it(node: StartNode, nats: Nat
         redis.stop()
 
 
+def bodies(told: list[Key]) -> list[str]:
+    """Messages of these companies with these values."""
+    return [json.dumps(metric(*one)) for one in told]
+
+
+def numbered(rng: random.Random, first: int, count: int) -> list[Key]:
+    """So many keys of messages from a number on, now and then of another company."""
+    return [("b" if rng.random() < 0.2 else "a", float(number)) for number in range(first, first + count)]
+
+
+def key_of(block: Block) -> Key | None:
+    """Of what a company is told; the first event of a stream tells nothing of one."""
+    said = data(block)
+    return (said["companyId"], said["value"]) if block.type == "metric_updated" else None
+
+
+def audience_of(server: Node, seed: int) -> Audience:
+    """Readers of two companies."""
+    return Audience([server.port], key_of, path_of("a"), path_of("b"), seed=seed, **headers_of(OPERATOR))
+
+
+def judged(audience: Audience, told: list[Key]) -> list[str]:
+    """What is wrong, where NATS has taken all these messages."""
+    own, others = ([key for key in told if key[0] == company] for company in ("a", "b"))
+    return audience.judged(own, others).problems()
+
+
 @pytest.mark.fault
-def test_messages_wait_while_the_log_does_not_answer(node: StartNode, nats: NatsServer, tmp_path: Path) -> None:
+def test_messages_wait_while_the_log_does_not_answer(
+    node: StartNode, nats: NatsServer, tmp_path: Path, seed: int
+) -> None:
     """C2: and enter in their order, each once."""
+    rng = random.Random(seed)
     redis = RedisServer(tmp_path).start()
     try:
         server = node(**SETTINGS, nats_url=nats.url, relay=redis.url)
         until_active(server)
-        with opened(server, "a", of("a")) as stream:
+        with audience_of(server, seed) as audience:
+            told = numbered(rng, 0, rng.randrange(1, 50))
+            nats.publish("metrics.calculated", *bodies(told))
+            wait_until(lambda: facts(server)["published"] == len(told), what="the first messages")
             redis.signal(signal.SIGSTOP)
-            sent = [float(number) for number in range(300)]
-            nats.publish("metrics.calculated", *[json.dumps(metric("a", number)) for number in sent])
-            wait_until(lambda: facts(server)["lag"] == 300)
+            later = numbered(rng, len(told), rng.randrange(200, 300))
+            nats.publish("metrics.calculated", *bodies(later))
+            wait_until(lambda: facts(server)["lag"] == len(later))
+            time.sleep(rng.uniform(0, 1))
             redis.signal(signal.SIGCONT)
-            assert values(stream, 300) == sent
-            until_stats(server, OPERATOR, replay={"a": 300})
-        wait_until(lambda: facts(server)["published"] >= 300, what="the last answer of the log")
-        assert (facts(server)["published"], facts(server)["dropped"]) == (300, 0)
+            told += later
+            assert judged(audience, told) == []
+        counts = Counter(company for company, _ in told)
+        until_stats(server, OPERATOR, replay=dict(counts))
+        wait_until(lambda: facts(server)["published"] >= len(told), what="the last answer of the log")
+        assert (facts(server)["published"], facts(server)["dropped"]) == (len(told), 0)
     finally:
         redis.stop()
 
 
 @pytest.mark.fault
-def test_jetstream_keeps_what_comes_while_no_node_is_there(node: StartNode, nats: NatsServer, tmp_path: Path) -> None:
-    """C2: by a setting; in order, once."""
+def test_jetstream_keeps_what_comes_while_no_node_is_there(
+    node: StartNode, nats: NatsServer, tmp_path: Path, seed: int
+) -> None:
+    """C2: by a setting; in order, once, though the node is killed and NATS too, whichever comes first."""
+    rng = random.Random(seed)
     settings = SETTINGS | {"nats_url": nats.url, "companies_nats_stream": "COMPANIES"}
-    settings |= {"relay": f"sqlite:{tmp_path}/log.db"}
-    server = node(**settings)
+    server = node(**settings, relay=f"sqlite:{tmp_path}/log.db")
     until_active(server)
-    nats.store("metrics.calculated", json.dumps(metric("a", 1)))
-    until_stats(server, OPERATOR, replay={"a": 1})
-    server.kill()
-    nats.store("metrics.calculated", *[json.dumps(metric("a", number)) for number in (2, 3)])
-    server.start()
-    until_stats(server, OPERATOR, replay={"a": 3})
-    with opened(server, "a", of("a"), "&lastEventId=earliest") as stream:
-        assert values(stream, 3) == [1, 2, 3]
+    told: list[Key] = []
+
+    def store() -> None:
+        more = numbered(rng, len(told), rng.randrange(1, 60))
+        nats.store("metrics.calculated", *bodies(more))
+        told.extend(more)
+
+    with audience_of(server, seed) as audience:
+        for victim in rng.sample([server, nats], 2):
+            store()
+            time.sleep(rng.uniform(0, 0.1))
+            victim.kill()
+            if victim is server:
+                store()
+            time.sleep(rng.uniform(0, 0.5))
+            victim.start()
+        store()
+        assert judged(audience, told) == []
+    until_stats(server, OPERATOR, replay=dict(Counter(company for company, _ in told)))
 
 
 def test_without_nats_one_node_makes_something_up_and_says_so(node: StartNode, tmp_path: Path) -> None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import random
+import time
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apps.jobbing import DONE, ROOT, WORKING, begun, job, last_id, report, states, states_to_the_end
+from tests.apps.job_witnesses import Reporting
+from tests.apps.jobbing import DONE, ROOT, WORKING, begun, job, states
 from tests.faults.test_clocks import fail_over, has_all_of
 from tests.faults.test_redis_faults import Site
-from tests.faults.witnesses import Attempt
+from tests.faults.witnesses import Attempt, Scene
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
 
 
-@pytest.fixture(scope="module")
-def pair(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, RedisServer]]:
+@contextmanager
+def paired(postgres: PostgresServer, folder: Path) -> Iterator[tuple[Site, RedisServer]]:
     """Two nodes, each with a proxy of its own to a Redis, and a replica of that."""
-    folder = tmp_path_factory.mktemp("jobs-nodes")
     redis = RedisServer(folder).start()
-    site = Site(folder, redis, apps="jobs", simulate=False, database=postgres.url("jobs_nodes"))
+    database = postgres.url(f"jobs_nodes_{uuid.uuid4().hex[:8]}")
+    site = Site(folder, redis, apps="jobs", simulate=False, database=database, jobs_streams_per_minute=100_000)
     replica = RedisServer(folder, replicaof=f"127.0.0.1 {redis.port}").start()
     try:
         site.start()
@@ -31,6 +37,13 @@ def pair(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> 
         site.stop()
         redis.stop()
         replica.stop()
+
+
+@pytest.fixture(scope="module")
+def pair(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, RedisServer]]:
+    """For tests after which all is as before."""
+    with paired(postgres, tmp_path_factory.mktemp("jobs-nodes")) as made:
+        yield made
 
 
 def watchers(node: Node, job_id: str) -> list[int]:
@@ -106,24 +119,29 @@ def bridge(node: Node) -> dict[str, Any]:
 
 
 @pytest.mark.fault
-def test_a_jobs_stream_goes_on_behind_a_failover(pair: tuple[Site, RedisServer]) -> None:
-    """J7: the master dies and its replica is promoted; streams stay or resume, and miss no state. The last test here:
-    the nodes are at the replica afterwards."""
-    site, replica = pair
-    first, second = site.nodes
-    job_id = begun(first)
-    with Attempt(second.port, f"{ROOT}/{job_id}/events", seconds=30) as stream:
-        states(stream, 1)
-        assert report(first, job_id, WORKING) == 200
-        assert states(stream, 1)[0]["progress"] == 40
+def test_jobs_streams_go_on_behind_a_failover(
+    postgres: PostgresServer, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J7: the master dies and its replica is promoted, while a service reports; streams stay or resume, and miss no
+    state."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(Scene, "seed", seed)
+    with paired(postgres, tmp_path) as (site, replica):
+        first, second = site.nodes
         wait_until(lambda: has_all_of(replica, site.redis), 15, "the replica in sync")
-        fail_over(site, replica)
-        site.redis.kill()
-        assert report(first, job_id, WORKING | {"progress": 60}) == 200
-        assert states(stream, 1)[0]["progress"] == 60
-        wait_until(lambda: watchers(first, job_id) == [1])  # the new master knows it, too
-        assert report(second, job_id, DONE) == 200
-        assert states_to_the_end(stream)[-1]["status"] == "completed"
-    status, _, _ = second.request("GET", f"{ROOT}/{job_id}/events", Last_Event_ID=last_id(stream))
-    assert status == 204
-    wait_until(lambda: publish(replica, "nobody", WORKING) == 1, 20, "the bridge listens at the new master")
+        with Reporting(*site.ports, every=0.01) as scene:
+            scene.wait_for(rng.randrange(20, 60))
+            time.sleep(rng.uniform(0, 0.2))
+            fail_over(site, replica)
+            time.sleep(rng.uniform(0, 0.5))
+            site.redis.kill()
+            scene.wait_for(rng.randrange(20, 60))
+            another = begun(first)
+            with Attempt(second.port, f"{ROOT}/{another}/events"):
+                wait_until(lambda: watchers(first, another) == [1])  # the new master knows it, too
+        assert scene.history.problems() == []
+        assert scene.inexact() == []
+        for watcher in scene.subscribers:
+            for node in site.nodes:
+                assert node.request("GET", watcher.path, Last_Event_ID=watcher.cursor or "")[0] == 204
+        wait_until(lambda: publish(replica, "nobody", WORKING) == 1, 20, "the bridge listens at the new master")

@@ -38,6 +38,7 @@ def jobs_node(node: StartNode, tmp_path: Path) -> StartNode:
 
     def start(*, port: int | None = None, **settings: object) -> Node:
         own = {"apps": "jobs", "database": f"sqlite:{tmp_path}/jobs.db", "simulate": False, "drain_seconds": 0}
+        own |= {"retry_min_ms": 100, "retry_max_ms": 200}  # a page does not stay away for longer than it must
         return node(port=port, **own | settings)
 
     return start

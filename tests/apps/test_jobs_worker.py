@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from config.settings import Settings
+from tests.apps.heard_reports import HeardReports
 from tests.apps.jobbing import ARTICLE, OPERATOR, ROOT, Site, Worker, begun, job, states, states_to_the_end
 from tests.conftest import StartNode, starting
 from tests.faults.witnesses import Attempt
@@ -114,59 +118,87 @@ def test_a_job_that_cannot_be_done_fails_with_a_reason(node: Node, worker: Start
     assert len(last["data"]["sources"]) == 2
 
 
+@pytest.fixture
+def heard(node: Node) -> Iterator[HeardReports]:
+    """What workers say to the node."""
+    with closing(HeardReports(node)) as made:
+        yield made
+
+
+def held_up(node: Node, site: Site, rng: random.Random) -> str:
+    """A job whose worker is held up by the site, with some to say before and after."""
+    texts = [f"Text {number} is about batteries." for number in range(rng.randrange(1, 5))]
+    return begun(node, topics=["x"], sources=[site.url()] * rng.randrange(1, 4), texts=texts)
+
+
 @pytest.mark.fault
 def test_a_worker_that_is_stopped_gives_its_job_back_and_one_that_dies_is_taken_for_dead(
-    node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
+    node: Node, worker: StartWorker, site: Site, held: Callable[[], int], heard: HeardReports, seed: int
 ) -> None:
-    """J2: the job is done once, by whoever had it last."""
-    job_id = begun(node, topics=["x"], sources=[site.url()])
-    first = worker(node)
-    wait_until(lambda: held() == 1, 20, "the first worker reads")
-    assert first.stop() == 0
-    assert "job_given_back" in first.log()
-    second = worker(node)
-    wait_until(lambda: held() == 2, 20, "the second worker reads")
-    second.kill()
-    third = worker(node)
-    wait_until(lambda: held() == 3, 20, "the third worker reads")
-    site.open.set()
-    with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
-        assert states_to_the_end(stream)[-1]["status"] == "completed"
-    third.wait_log("job_done")
+    """J2: the job is done once, by whoever had it last; whatever was taken of what they all said is told once."""
+    rng = random.Random(seed)
+    job_id = held_up(node, site, rng)
+    with heard.watched(job_id, seed) as audience:
+        for number, killed in enumerate(rng.sample([False, True], 2), 1):
+            one = worker(node, jobs_servers=heard.root)
+            wait_until(lambda number=number: held() == number, 20, "a worker reads")  # type: ignore[misc]
+            time.sleep(rng.uniform(0, ABANDONED_SECONDS / 2))
+            if killed:
+                one.kill()
+            else:
+                assert one.stop() == 0
+                assert "job_given_back" in one.log()
+        last = worker(node, jobs_servers=heard.root)
+        wait_until(lambda: held() == 3, 20, "the third worker reads")
+        site.open.set()
+        last.wait_log("job_done")
+        assert heard.history(job_id, audience).problems() == []
+    assert job(node, job_id)["status"] == "completed"
 
 
 @pytest.mark.fault
 def test_a_worker_that_stood_still_too_long_says_nothing_of_a_job_that_is_anothers(
-    node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
+    node: Node, worker: StartWorker, site: Site, held: Callable[[], int], heard: HeardReports, seed: int
 ) -> None:
     """J2."""
-    job_id = begun(node, topics=["x"], sources=[site.url()])
-    first = worker(node)
-    wait_until(lambda: held() == 1, 20, "the first worker reads")
-    first.signal(signal.SIGSTOP)
-    worker(node)
-    wait_until(lambda: held() == 2, 20, "the second worker reads")
-    first.signal(signal.SIGCONT)
-    first.wait_log("job_lost")
-    site.open.set()
-    wait_until(lambda: job(node, job_id)["status"] == "completed")
+    rng = random.Random(seed)
+    job_id = held_up(node, site, rng)
+    with heard.watched(job_id, seed) as audience:
+        first = worker(node, jobs_servers=heard.root)
+        wait_until(lambda: held() == 1, 20, "the first worker reads")
+        time.sleep(rng.uniform(0, ABANDONED_SECONDS / 2))
+        first.signal(signal.SIGSTOP)
+        worker(node, jobs_servers=heard.root)
+        wait_until(lambda: held() == 2, 20, "the second worker reads")
+        time.sleep(rng.uniform(0, 0.5))
+        first.signal(signal.SIGCONT)
+        first.wait_log("job_lost")
+        site.open.set()
+        wait_until(lambda: job(node, job_id)["status"] == "completed")
+        assert heard.history(job_id, audience).problems() == []
 
 
 @pytest.mark.fault
 def test_the_last_report_waits_for_a_server_that_is_away(
-    node: Node, worker: StartWorker, site: Site, held: Callable[[], int]
+    start_node: StartNode, worker: StartWorker, site: Site, held: Callable[[], int], tmp_path: Path, seed: int
 ) -> None:
-    """J2: the work goes on, and its end is known when the server is back; no job is lost."""
-    job_id = begun(node, topics=["x"], sources=[site.url()])
-    running = worker(node)
-    wait_until(lambda: held() == 1, 20, "the worker reads")
-    node.kill()
-    site.open.set()
-    running.wait_log("server_away")
-    node.start()
-    with Attempt(node.port, f"{ROOT}/{job_id}/events") as stream:
-        assert states_to_the_end(stream)[-1]["status"] == "completed"
-    assert running.stop() == 0
+    """J2: the work goes on, and its end is known when the server is back; no job is lost, nor what was said of it."""
+    rng = random.Random(seed)
+    node = start_node(**settings_of(tmp_path, relay=f"sqlite:{tmp_path}/log.db"))
+    job_id = held_up(node, site, rng)
+    with closing(HeardReports(node)) as heard, heard.watched(job_id, seed) as audience:
+        running = worker(node, jobs_servers=heard.root)
+        wait_until(lambda: held() == 1, 20, "the worker reads")
+        time.sleep(rng.uniform(0, 0.5))
+        node.kill()
+        site.open.set()
+        running.wait_log("server_away")
+        time.sleep(rng.uniform(0, 0.5))
+        node.start()
+        running.wait_log("job_done")
+        assert heard.history(job_id, audience).problems() == []
+        assert running.stop() == 0
+    assert job(node, job_id)["status"] == "completed"
 
 
 def test_so_many_jobs_are_in_hand_at_a_time(

@@ -1,23 +1,25 @@
 """The worker of `monitors` when something is away (M3): itself by a `kill -9`, the server, the database. Nothing that
-was stored is lost, nothing is told twice, and the order stays.
+was stored is lost, nothing is told twice, and the order stays, for whoever reads.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.apps.monitoring import SECRET, SETTINGS, Ground, Seen, following, register
+from tests.apps.monitor_witnesses import Watched
+from tests.apps.monitoring import SECRET, SETTINGS, Ground
 from tests.conftest import StartNode, starting
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node, wait_until
 
 pytestmark = pytest.mark.fault
-
-CHECKS = ("monitor_check",)
 
 
 @pytest.fixture(scope="module")
@@ -33,96 +35,94 @@ def server(lasting: Ground) -> Node:
     return lasting.node()
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Ground, server: Node) -> None:
-    """M3: what is in the history is on the stream, once and in order, whenever it was killed."""
-    tenant = register(server)
-    monitors = [tenant.monitor(lasting.site.url(f"/{number}"))["id"] for number in range(6)]
-    with tenant.stream() as stream:
-        stream.next_event()
-        seen = Seen(stream)
-        for wanted in (15, 35):
-            running = lasting.worker(tenant.node)
-            seen.until(lambda wanted=wanted: len(seen.blocks) > wanted)  # type: ignore[misc]
+def wait_for_checks(ground: Ground, more: int, what: str) -> None:
+    """Until the site has been asked so many times more."""
+    goal = len(ground.site.paths) + more
+    wait_until(lambda: len(ground.site.paths) >= goal, 20, what)
+
+
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Ground, server: Node, seed: int) -> None:
+    """M3: what is in the history is on the stream, once and in order, whenever it was killed or stopped: also between
+    a result that it sent and the answer, which is when the server stands still."""
+    rng = random.Random(seed)
+    with Watched(server, lasting.site, seed, monitors=6) as watched:
+        for unanswered in rng.sample([False, True], 2):
+            running = lasting.worker(server)
+            watched.wait_for(rng.randrange(8, 20))
+            time.sleep(rng.uniform(0, 0.2))
+            if unanswered:
+                os.kill(server.pid, signal.SIGSTOP)
+                wait_for_checks(lasting, 2, "checks whose results are sent to nobody")
+                time.sleep(rng.uniform(0.1, 0.3))
             running.kill()
-        last = lasting.worker(tenant.node)
-        seen.until(lambda: len(seen.blocks) > 50)
-        last.wait_log("monitor_worker_started")
-        assert last.stop() == 0
-        kept = {monitor_id: tenant.kept(monitor_id) for monitor_id in monitors}
-        final = lasting.worker(tenant.node)  # what the last one has left
-        seen.until(lambda: all(kept[one][-1] in seen.checks(one) for one in monitors))
-        final.kill()
-    for monitor_id in monitors:
-        assert seen.checks(monitor_id)[: len(kept[monitor_id])] == kept[monitor_id]
-    assert Counter(block.id for block in seen.blocks).most_common(1)[0][1] == 1
+            os.kill(server.pid, signal.SIGCONT)
+        stopped = lasting.worker(server)
+        watched.wait_for(rng.randrange(8, 20))
+        assert stopped.stop() == 0
+        last = lasting.worker(server)  # what the one before has left
+        watched.wait_for(1)
+        history = watched.history()
+        last.kill()
+    assert history.problems() == []
 
 
-def test_a_server_that_is_away_gets_everything_when_it_is_back(ground: Ground, tmp_path: Path) -> None:
-    """M3: the worker goes on without it; then results arrive in their order, incidents among them."""
+def test_a_server_that_is_away_gets_everything_when_it_is_back(ground: Ground, tmp_path: Path, seed: int) -> None:
+    """M3: the worker goes on without it; then results arrive in their order, an incident among them."""
+    rng = random.Random(seed)
     log = f"sqlite:{tmp_path}/log.db"
     started = ground.node(relay=log)
-    tenant = register(started)
-    monitor = tenant.monitor(ground.site.url())
-    tenant.rule(breaches=2)
-    running = ground.worker(started)
-    with tenant.stream() as stream:
-        last = following(stream, 1, CHECKS)[0]
-    started.kill()
-    running.wait_log("server_takes_no_results")
-    asked = len(ground.site.paths)
-    ground.site.status = 500
-    wait_until(lambda: len(ground.site.paths) >= asked + 4, 20, "checks while the server is away")
-    again = ground.node(relay=log, port=started.port)
-    tenant = tenant.on(again)
-    with tenant.stream(Last_Event_ID=last.id) as stream:
-        seen = Seen(stream, last)
-        seen.until(lambda: any(block.type == "incident_created" for block in seen.blocks))
-        kept = tenant.kept(monitor["id"])
-        seen.until(lambda: kept[-1] in seen.checks(monitor["id"]))
-    assert seen.checks(monitor["id"])[: len(kept)] == kept
-    running.wait_log("server_takes_results_again")
-    assert running.stop() == 0
+    with Watched(started, ground.site, seed) as watched:
+        watched.tenant.rule(breaches=2, monitor_id=rng.choice(watched.monitors))
+        running = ground.worker(started)
+        watched.wait_for(rng.randrange(1, 8))
+        time.sleep(rng.uniform(0, 0.2))
+        started.kill()
+        running.wait_log("server_takes_no_results")
+        ground.site.status = 500
+        wait_for_checks(ground, rng.randrange(8, 20), "checks while the server is away")
+        started.start()
+        running.wait_log("server_takes_results_again")
+        wait_until(lambda: watched.tenant.get("/api/v1/incidents")["incidents"], 20, "an incident")
+        history = watched.history()
+        assert running.stop() == 0
+    assert history.problems() == []
 
 
-def test_a_wrong_secret_is_no_end(lasting: Ground, server: Node) -> None:
+def test_a_wrong_secret_is_no_end(lasting: Ground, server: Node, seed: int) -> None:
     """M2, M3: it is said, and results wait until somebody has put it right."""
-    tenant = register(server)
-    asked = len(lasting.site.paths)
-    monitor = tenant.monitor(lasting.site.url())
-    with tenant.stream() as stream:
-        stream.next_event()
+    rng = random.Random(seed)
+    with Watched(server, lasting.site, seed) as watched:
         wrong = lasting.worker(server, monitors_secret="not the secret at all")
         wrong.wait_log("answered 401")
-        wait_until(lambda: len(lasting.site.paths) >= asked + 10, 20)
+        wait_for_checks(lasting, rng.randrange(4, 16), "checks that nobody takes")
         wrong.stop()
-        lasting.worker(server)
-        kept, seen = tenant.kept(monitor["id"]), Seen(stream)
-        seen.until(lambda: kept[-1] in seen.checks(monitor["id"]))
-        assert seen.checks(monitor["id"])[: len(kept)] == kept
+        assert watched.readers[0].log == []
+        right = lasting.worker(server)
+        watched.wait_for(rng.randrange(4, 12))
+        history = watched.history()
+        right.kill()
+    assert history.problems() == []
 
 
-def test_a_database_that_is_away_stops_nobody(ground: Ground, node: StartNode) -> None:
+def test_a_database_that_is_away_stops_nobody(ground: Ground, node: StartNode, seed: int) -> None:
     """M3: it checks on by what it knows, and keeps what it finds until it can be stored and sent, in order."""
+    rng = random.Random(seed)
     database = PostgresServer().start()
     try:
-        started = node(
-            **SETTINGS, monitors_ports=ground.site.port, monitors_secret=SECRET, database=database.url("away")
-        )
-        tenant = register(started)
-        monitor = tenant.monitor(ground.site.url())
-        running = ground.worker(started)
-        with tenant.stream() as stream:
-            [first] = following(stream, 1, CHECKS)
+        own = {"monitors_ports": ground.site.port, "monitors_secret": SECRET, "database": database.url("away")}
+        started = node(**SETTINGS, **own)
+        with Watched(started, ground.site, seed) as watched:
+            running = ground.worker(started)
+            watched.wait_for(rng.randrange(1, 10))
+            time.sleep(rng.uniform(0, 0.2))
             database.kill()
             running.wait_log("results_not_stored")
-            asked = len(ground.site.paths)
-            wait_until(lambda: len(ground.site.paths) >= asked + 3, 20, "checks without a database")
-            assert tenant.ask("GET", "/api/v1/monitors").status == 503
+            wait_for_checks(ground, rng.randrange(4, 16), "checks without a database")
+            assert watched.tenant.ask("GET", "/api/v1/monitors").status == 503
             database.start()
             running.wait_log("results_stored_again", 30)
-            kept, seen = tenant.kept(monitor["id"]), Seen(stream, first)
-            seen.until(lambda: kept[-1] in seen.checks(monitor["id"]))
-            assert seen.checks(monitor["id"])[: len(kept)] == kept
-        assert running.stop() == 0
+            history = watched.history()
+            assert running.stop() == 0
+        assert history.problems() == []
     finally:
         database.stop()

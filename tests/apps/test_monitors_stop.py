@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
 from tests.apps.monitoring import PASSWORD, SETTINGS, Tenant, ask, broadcast, register
 from tests.conftest import StartNode
-from tests.harness.process import Node
+from tests.harness.process import Node, wait_until
 
 ROUNDS = 2
+BUSY = 8
 STOP_SECONDS = 5.0
 
 
-def keep_busy(tenant: Tenant) -> None:
-    """Everything that writes, hashes or streams, until nobody answers."""
+def keep_busy(tenant: Tenant, under_way: threading.Semaphore) -> None:
+    """Everything that writes, hashes or streams, until nobody answers; `under_way` tells of each time it begins."""
     body = {"email": tenant.email, "password": PASSWORD}
     with contextlib.suppress(OSError, HTTPException):
         while True:
             with tenant.stream() as stream:
                 stream.next_event()
+                under_way.release()
                 ask(tenant.node, "POST", "/api/v1/auth/login", body)
                 broadcast(tenant.node, tenant.number, {"monitor_id": "m"})
                 made = tenant.ask("POST", "/api/v1/monitors", {"name": "a", "url": "http://a.example/"})
@@ -36,10 +40,13 @@ def test_a_node_stops_within_seconds_in_the_middle_of_everything(node: StartNode
     other = node(**settings)
     for _ in range(ROUNDS):
         started = node(**settings)
-        with ThreadPoolExecutor(8) as pool:
-            busy = [pool.submit(keep_busy, register(started)) for _ in range(8)]
-            while not _has_simulated(other, started):
-                time.sleep(0.01)
+        tenants = [register(started) for _ in range(BUSY)]
+        with ThreadPoolExecutor(BUSY) as pool:
+            under_way = threading.Semaphore(0)
+            busy = [pool.submit(keep_busy, tenant, under_way) for tenant in tenants]
+            for _ in range(BUSY):
+                assert under_way.acquire(timeout=20)
+            wait_until(partial(_has_simulated, other, started), 20)
             began = time.monotonic()
             assert started.stop() == 0
             took = time.monotonic() - began

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from server.ids import format_id
+from tests.apps.asking import handed_over
 from tests.apps.monitoring import SETTINGS, Tenant, ask, body_of, broadcast, following, register
 from tests.conftest import StartNode
 from tests.harness.databases import new_database
@@ -317,11 +318,6 @@ def test_a_crowd_that_comes_back_does_not_get_past_the_limit(node: StartNode, tm
         redis.signal(signal.SIGCONT)
         streams = [Stream(started.port, "", connection=one, request=b"") for one in crowd]
         assert sorted(stream.next_event().type for stream in streams) == ["connected"] * 2 + ["too_many"] * 10
-
-
-def handed_over(node: Node) -> float:
-    """How many connections the front door has given away: those that have to wait for Redis, and the one that asks."""
-    return float(node.get("/metrics")[2].decode().split("\nringcast_door_handed_over_total ")[1].split()[0])
 
 
 def test_a_tenant_opens_streams_at_a_rate(keyed: Node) -> None:

@@ -19,6 +19,7 @@ from apps.prices.application import Prices
 from config.settings import Settings
 from server.ids import format_id
 from server.serving import policy_of
+from tests.apps.asking import handed_over
 from tests.apps.pricing import NAMES, ROOT, SETTINGS, STREAM, Api, ask, metric, ready, updates
 from tests.conftest import StartNode
 from tests.harness.databases import DATABASES, new_database
@@ -349,11 +350,6 @@ def test_a_crowd_that_comes_back_does_not_get_past_the_limit(node: StartNode, tm
         assert sorted(stream.next_event().type for stream in streams) == ["connected"] * 2 + ["too_many"] * 10
         assert metric(started, "streams") == 2
         assert metric(started, "streams_refused_total") == 10
-
-
-def handed_over(node: Node) -> float:
-    """How many connections the front door has given away: those that have to wait for Redis, and the one that asks."""
-    return float(node.get("/metrics")[2].decode().split("\nringcast_door_handed_over_total ")[1].split()[0])
 
 
 def test_a_channel_that_is_not_for_everybody_is_closed_here_too(node: StartNode) -> None:

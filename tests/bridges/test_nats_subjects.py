@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.bridges.conftest import bridge, data, facts, listen, mapping, settings, state, until_active
+from tests.bridges.fed import fed
+from tests.bridges.feeder import CoreFeeder
 from tests.conftest import StartNode
 from tests.harness.nats import NatsServer
 from tests.harness.process import wait_until
@@ -22,6 +26,7 @@ COMPANIES = (
     mapping("journey.*", "companies/{json.companyId}", type="journey_flag_updated", private=True),
     mapping("q2q.*", "companies/{json.companyId}", type="vis_updated", private=True),
 )
+NUMBERS = bridge("nats", "n", mapping("numbers.*", "{subject[1]}"))
 
 
 def test_c2_messages_of_the_three_families_reach_the_right_company(nats: NatsServer, node: StartNode) -> None:
@@ -86,51 +91,84 @@ def test_on_two_nodes_a_message_enters_once_and_reaches_all(
 
 
 @pytest.mark.fault
-def test_nats_killed_and_started_again_is_found_again(nats: NatsServer, node: StartNode) -> None:
-    one = node(**settings(bridge("nats", "n", mapping("n")), nats_url=nats.url))
+def test_nats_killed_and_started_again_is_found_again(nats: NatsServer, node: StartNode, seed: int) -> None:
+    """What is published while there is none, or no node listens, may be lost, and nothing else."""
+    moments = random.Random(seed)
+    one = node(**settings(NUMBERS, nats_url=nats.url))
     until_active(one, "n")
-    nats.kill()
-    wait_until(lambda: state(one, "n") == "NATS does not answer", what="the bridge's state")
-    assert one.get("/ready")[0] == 200  # readers are served as ever
-    nats.start()
-    until_active(one, "n")
-    with listen(one) as stream:
-        nats.publish("n", "again")
-        assert data(stream, 1) == ["again"]
+    with fed(partial(CoreFeeder, nats.url), one, seed=seed) as scene:
+        scene.wait_for(moments.randrange(20, 200))
+        with scene.publisher.doubted():
+            nats.kill()
+            wait_until(lambda: state(one, "n") == "NATS does not answer", what="the bridge's state")
+            assert one.get("/ready")[0] == 200  # readers are served as ever
+            time.sleep(moments.uniform(0, 1))  # for so long there is none
+            nats.start()
+            until_active(one, "n")
+        scene.wait_for(50)
     assert facts(one, "n")["reconnects"] == 1
 
 
 @pytest.mark.fault
-def test_nats_that_stands_still_is_noticed(nats: NatsServer, node: StartNode) -> None:
-    one = node(**settings(bridge("nats", "n", mapping("n")), nats_url=nats.url))
+def test_nats_that_stands_still_is_noticed(nats: NatsServer, node: StartNode, seed: int) -> None:
+    """What is published meanwhile may be lost, and nothing else."""
+    moments = random.Random(seed)
+    one = node(**settings(NUMBERS, nats_url=nats.url))
     until_active(one, "n")
-    nats.signal(signal.SIGSTOP)
-    wait_until(lambda: state(one, "n") != "ok", 20, "the bridge's state")
-    nats.signal(signal.SIGCONT)
+    with fed(partial(CoreFeeder, nats.url), one, seed=seed) as scene:
+        scene.wait_for(moments.randrange(20, 200))
+        with scene.publisher.doubted():
+            nats.signal(signal.SIGSTOP)
+            wait_until(lambda: state(one, "n") != "ok", 20, "the bridge's state")
+            time.sleep(moments.uniform(0, 1))  # for so long it stands still
+            nats.signal(signal.SIGCONT)
+            until_active(one, "n")
+        scene.wait_for(20)
+
+
+@pytest.mark.fault
+def test_of_two_nodes_one_killed_and_started_again_the_other_gets_all_meanwhile(
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
+) -> None:
+    """What the killed node had in hand may be lost, and nothing else; nothing enters twice."""
+    moments = random.Random(seed)
+    one, other = (node(**settings(NUMBERS, nats_url=nats.url, relay=redis.url)) for _ in range(2))
     until_active(one, "n")
+    until_active(other, "n")
+    with fed(partial(CoreFeeder, nats.url, in_order=False), one, other, seed=seed) as scene:
+        scene.wait_for(moments.randrange(20, 200))
+        with scene.publisher.doubted():
+            one.kill()
+            # NATS has noticed when it sends nothing there any more: half of these would have gone there.
+            scene.publisher.until_all_come(in_a_row=20)
+        scene.wait_for(moments.randrange(20, 200))
+        one.start()
+        until_active(one, "n")
+        scene.wait_for(20)
 
 
 @pytest.mark.fault
 def test_while_the_relay_is_away_a_bounded_number_waits_and_others_get_the_rest(
-    nats: NatsServer, redis: RedisServer, node: StartNode
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
     """C2: backpressure."""
-    one = node(**settings(bridge("nats", "n", mapping("n"), max_waiting=100), nats_url=nats.url, relay=redis.url))
+    moments = random.Random(seed)
+    one = node(**settings(NUMBERS | {"max_waiting": 100}, nats_url=nats.url, relay=redis.url))
     until_active(one, "n")
-    with listen(one) as stream:
-        nats.publish("n", "before")
-        assert data(stream, 1) == ["before"]
-        redis.signal(signal.SIGSTOP)
-        nats.publish("n", *map(str, range(150)))
-        wait_until(lambda: "queue group is left" in state(one, "n"), 20, "leaving the group")
-        assert (facts(one, "n")["lag"], facts(one, "n")["dropped"]) == (100, 50)
-        nats.publish("n", "nobody is in the group")
-        redis.signal(signal.SIGCONT)
-        assert data(stream, 100) == [str(number) for number in range(100)]
-        until_active(one, "n")
-        nats.publish("n", "after")
-        assert data(stream, 1) == ["after"]
-    wait_until(lambda: facts(one, "n")["lag"] == 0, what="the last append")
+    with fed(partial(CoreFeeder, nats.url), one, seed=seed, every=0.01) as scene:
+        scene.wait_for(moments.randrange(10, 50))
+        feeder = scene.publisher
+        with feeder.counted():
+            redis.signal(signal.SIGSTOP)
+            given = feeder.burst(moments.randrange(110, 160))
+            wait_until(lambda: "queue group is left" in state(one, "n"), 20, "leaving the group")
+            assert (facts(one, "n")["lag"], facts(one, "n")["dropped"]) == (100, len(given) - 100)
+            given += feeder.burst(moments.randrange(1, 20))  # nobody is in the group
+            redis.signal(signal.SIGCONT)
+            until_active(one, "n")
+            wait_until(lambda: facts(one, "n")["lag"] == 0, what="the last append")
+        scene.wait_for(20)
+    assert feeder.seen_of(given) == given[:100]
 
 
 def test_a_stop_leaves_the_group_and_appends_what_has_come(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -21,6 +24,7 @@ from bridges.database import Database, DatabaseUnavailable
 from bridges.outbox import Outbox, outbox
 from server.event import Event
 from server.relay.protocol import Appended, RelayUnavailable
+from tests.faults.checker import History, Seen
 from tests.harness.databases import DATABASES, new_database
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import ROOT
@@ -345,27 +349,49 @@ def test_a_postgresql_that_is_away_is_an_error_in_words() -> None:
 
 
 @pytest.mark.fault
-def test_a_postgresql_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgresql_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """What was committed is in the log once and in order, also what was on its way when the database died. What got no
+    answer may have been committed."""
     monkeypatch.setattr("bridges.outbox.RETRY_SECONDS", 0.1)
+    moments = random.Random(seed)
     server = PostgresServer().start()
+    history = History()
 
     async def main() -> None:
         async with running(server.url("comes_back")) as (shared, hub, (one,)):
-            await put(shared, one, "before")
-            await until(lambda: hub.data)
+            writing = asyncio.create_task(_write(shared, one, history))
+            enough = moments.randrange(5, 100)
+            await until(lambda: len(hub.data) > enough)
             server.kill()
-            with pytest.raises(DatabaseUnavailable):
-                await put(shared, one, "lost")
+            await until(lambda: "unknown" in list(history.outcomes.values())[:-1])
             await until(lambda: one.state != "ok")
+            await asyncio.sleep(moments.uniform(0, 1))  # for so long there is none
             await asyncio.to_thread(server.start)
-            await put(shared, one, "after")
-            await until(lambda: len(hub.data) == 2)
-            assert hub.data == ["main before", "main after"]
+            before = len(hub.data)
+            await until(lambda: len(hub.data) > before + 20)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await put(shared, one, str(len(history.outcomes)))
+            history.outcomes[len(history.outcomes)] = "ok"
+            await until(lambda: hub.data[-1] == f"main {max(history.outcomes)}")
+            numbers = [int(text.removeprefix("main ")) for text in hub.data]
+            history.seen["log"] = [Seen(number, f"{place:014}") for place, number in enumerate(numbers)]
 
     try:
         run(main())
     finally:
         server.stop()
+    assert history.problems() == []
+
+
+async def _write(shared: Database, one: Outbox, history: History) -> None:
+    """Commit one number after the other, and write down what became of each."""
+    for number in itertools.count():
+        history.outcomes[number] = "unknown"
+        with contextlib.suppress(DatabaseUnavailable):
+            await put(shared, one, str(number))
+            history.outcomes[number] = "ok"
+        await asyncio.sleep(0.002)
 
 
 def test_kill_nine_after_the_commit_leaves_the_event_to_the_next(tmp_path: Path) -> None:

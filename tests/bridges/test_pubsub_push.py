@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from handlers.endpoints import Call
 from server.exchange import Request
 from server.rights import ANONYMOUS
 from tests.bridges.conftest import bridge, data, facts, listen, mapping, settings, state, until
+from tests.bridges.fed import fed
+from tests.bridges.feeder import PubSubFeeder, PushFeeder
 from tests.bridges.google import (
     AUDIENCE,
     EC_KEY,
@@ -47,13 +51,14 @@ from tests.bridges.google import (
 from tests.bridges.recording_hub import RecordingHub
 from tests.conftest import StartNode
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
-from tests.harness.pubsub import PubSubEmulator
+from tests.harness.pubsub import PubSubEmulator, subscription_path
 from tests.harness.redis import RedisServer
 from tests.server.relay.bench import run
 from tests.threats.tokens import by_hand
 
 RECORDED = json.loads((Path(__file__).parent / "pubsub_envelopes.json").read_text())
 ORDERS = mapping(SUBSCRIPTION, "t")
+EVERYTHING = mapping(SUBSCRIPTION, "{attributes.about}")
 
 
 def push_bridge(*mappings: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -353,21 +358,22 @@ def test_without_the_issuers_keys_pushes_are_for_later(accounts: Accounts) -> No
 
 @pytest.mark.fault
 def test_while_the_relay_is_away_pushes_are_for_later_and_enter_once(
-    redis: RedisServer, node: StartNode, accounts: Accounts
+    redis: RedisServer, node: StartNode, accounts: Accounts, seed: int
 ) -> None:
-    one = node(**settings(push_bridge(ORDERS), pubsub_jwks_url=accounts.url, relay=redis.url))
+    moments = random.Random(seed)
+    one = node(**settings(push_bridge(EVERYTHING), pubsub_jwks_url=accounts.url, relay=redis.url))
     wait_until(lambda: state(one, "p") == "ok", what="the issuer's keys")
-    with listen(one) as stream:
-        assert push(one, envelope("1", "1"))[0] == 204
+    refusals: list[tuple[int, str | None]] = []
+    with fed(partial(PushFeeder, one, SUBSCRIPTION, refusals), one, seed=seed) as scene:
+        scene.wait_for(moments.randrange(5, 100))
+        assert refusals == []
         redis.signal(signal.SIGSTOP)
-        status, headers, _ = push(one, envelope("2", "2"))
-        assert status in (503, 504)
-        assert int(headers["retry-after"]) >= 1
-        wait_until(lambda: state(one, "p") != "ok", what="the state to say so")
+        wait_until(lambda: refusals and state(one, "p") != "ok", 20, "a refusal, and the state to say so")
+        time.sleep(moments.uniform(0, 1))  # for so long the relay stays away
         redis.signal(signal.SIGCONT)
-        wait_until(lambda: push(one, envelope("2", "2"))[0] == 204, what="the relay")
-        assert push(one, envelope("3", "3"))[0] == 204
-        assert data(stream, 3) == ["1", "2", "3"]
+        scene.wait_for(20)
+    assert {status for status, _ in refusals} <= {503, 504}
+    assert all(int(seconds or 0) >= 1 for _, seconds in refusals)
 
 
 # --- many nodes, and the emulator
@@ -393,21 +399,20 @@ def test_of_two_nodes_each_knows_what_the_other_has_taken(
 def test_the_emulator_pushes_and_pushes_again_what_a_killed_node_did_not_answer(
     emulator: PubSubEmulator, node: StartNode, accounts: Accounts, seed: int
 ) -> None:
+    moments = random.Random(seed)
     topic, pushed = f"pushes-{seed}", f"pushed-{seed}"
-    wanted = push_bridge(mapping(f"projects/ringcast-tests/subscriptions/{pushed}"))
+    wanted = push_bridge(mapping(subscription_path(pushed), "{attributes.about}"))
     one = node(**settings(wanted, pubsub_jwks_url=accounts.url, relay="sqlite:log.db"))
     wait_until(lambda: state(one, "p") == "ok", what="the issuer's keys")
     between = Signing([one.port])
     try:
         emulator.make(topic, pushed, push_to=between.url, ordered=True)
-        emulator.publish(topic, *map(str, range(100)), key="a")
-        wait_until(lambda: facts(one, "p")["published"] > 20, what="pushes")
-        one.kill()
-        one.start()
-        wait_until(lambda: emulator.waiting(pushed) == [] and state(one, "p") == "ok", 30, "the rest")
-        with listen(one, "t&last=1000") as stream:
-            assert data(stream, 100) == [str(number) for number in range(100)]
-            emulator.publish(topic, "end", key="a")
-            assert data(stream, 1) == ["end"]
+        with fed(partial(PubSubFeeder, emulator, topic, ordered=True), one, seed=seed, every=0.02) as scene:
+            enough = moments.randrange(5, 60)
+            wait_until(lambda: facts(one, "p")["published"] > enough, what="pushes")
+            one.kill()
+            scene.wait_for(moments.randrange(5, 30))
+            one.start()
+            scene.wait_for(10)
     finally:
         between.close()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from bridges.redis_pubsub import RedisPubSub
 from bridges.turns import RedisTurns
 from server.relay.redis_client import Target, connect
 from tests.bridges.conftest import bridge, data, facts, listen, mapping, settings, state, until, until_active
+from tests.bridges.fed import fed
+from tests.bridges.feeder import RedisFeeder
 from tests.bridges.recording_hub import RecordingHub
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
@@ -30,6 +35,7 @@ from tests.harness.redis import RedisServer
 from tests.server.relay.bench import run
 
 UPDATES = mapping("job:*:updates", "jobs/{subject[1]}")
+NUMBERS = mapping("numbers:*", "{subject[1]}")
 
 
 @pytest.fixture
@@ -103,15 +109,18 @@ def test_on_two_nodes_a_message_enters_once(source: RedisServer, redis: RedisSer
 
 @pytest.mark.fault
 def test_when_the_node_that_reads_is_killed_the_other_does(
-    source: RedisServer, redis: RedisServer, node: StartNode
+    source: RedisServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
-    both = [node(**settings(jobs(source, mapping("n")), relay=redis.url)) for _ in range(2)]
+    """What is published until it does may be lost, and nothing else."""
+    moments = random.Random(seed)
+    both = [node(**settings(jobs(source, NUMBERS), relay=redis.url)) for _ in range(2)]
     holder, other = holder_and_other(both)
-    holder.kill()
-    until_active(other, "jobs")
-    with listen(other) as stream:
-        publish(source, "n", "after")
-        assert data(stream, 1) == ["after"]
+    with fed(partial(RedisFeeder, source), holder, other, seed=seed) as scene:
+        scene.wait_for(moments.randrange(20, 200))
+        with scene.publisher.doubted():
+            holder.kill()
+            until_active(other, "jobs")
+        scene.wait_for(50)
 
 
 def test_when_the_node_that_reads_is_stopped_the_other_does_at_once(
@@ -135,17 +144,21 @@ def test_a_stop_appends_what_has_come(source: RedisServer, tmp_path: Path, node:
 
 
 @pytest.mark.fault
-def test_redis_killed_and_started_again_is_found_again(source: RedisServer, node: StartNode) -> None:
-    one = node(**settings(jobs(source, mapping("n"))))
+def test_redis_killed_and_started_again_is_found_again(source: RedisServer, node: StartNode, seed: int) -> None:
+    """What is published while there is none, or nobody listens, may be lost, and nothing else."""
+    moments = random.Random(seed)
+    one = node(**settings(jobs(source, NUMBERS)))
     until_active(one, "jobs")
-    source.kill()
-    wait_until(lambda: state(one, "jobs") == "Redis does not answer", what="the bridge's state")
-    assert one.get("/ready")[0] == 200
-    source.start()
-    until_active(one, "jobs")
-    with listen(one) as stream:
-        publish(source, "n", "again")
-        assert data(stream, 1) == ["again"]
+    with fed(partial(RedisFeeder, source), one, seed=seed) as scene:
+        scene.wait_for(moments.randrange(20, 200))
+        with scene.publisher.doubted():
+            source.kill()
+            wait_until(lambda: state(one, "jobs") == "Redis does not answer", what="the bridge's state")
+            assert one.get("/ready")[0] == 200
+            time.sleep(moments.uniform(0, 1))  # for so long there is none
+            source.start()
+            until_active(one, "jobs")
+        scene.wait_for(50)
     assert facts(one, "jobs")["reconnects"] >= 1
 
 
@@ -178,18 +191,25 @@ def test_a_subscription_that_is_deaf_is_noticed_though_redis_answers(
 
 @pytest.mark.fault
 def test_while_the_relay_is_away_a_bounded_number_waits(
-    source: RedisServer, redis: RedisServer, node: StartNode
+    source: RedisServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
-    few = bridge("redis", "jobs", mapping("n"), url=source.url, max_waiting=50)
-    one = node(**settings(few, relay=redis.url))
+    moments = random.Random(seed)
+    one = node(**settings(jobs(source, NUMBERS) | {"max_waiting": 50}, relay=redis.url))
     until_active(one, "jobs")
-    with listen(one) as stream:
-        redis.signal(signal.SIGSTOP)
-        publish(source, "n", *map(str, range(80)))
-        wait_until(lambda: facts(one, "jobs")["dropped"] == 30, what="the bound")
-        assert facts(one, "jobs")["lag"] == 50
-        redis.signal(signal.SIGCONT)
-        assert data(stream, 50) == [str(number) for number in range(50)]
+    with fed(partial(RedisFeeder, source), one, seed=seed) as scene:
+        scene.wait_for(moments.randrange(10, 50))
+        feeder = scene.publisher
+        with feeder.counted():
+            redis.signal(signal.SIGSTOP)
+            first, more = feeder.next, moments.randrange(1, 60)
+            for _ in range(50 + more):
+                feeder.publish()
+            wait_until(lambda: facts(one, "jobs")["dropped"] == more, what="the bound")
+            assert facts(one, "jobs")["lag"] == 50
+            redis.signal(signal.SIGCONT)
+            wait_until(lambda: facts(one, "jobs")["lag"] == 0, 20, "the last append")
+        scene.wait_for(20)
+    assert feeder.seen_of(range(first, first + 50 + more)) == list(range(first, first + 50))
 
 
 def test_the_relays_own_redis_may_be_the_source(redis: RedisServer, node: StartNode) -> None:

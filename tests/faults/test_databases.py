@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.witnesses import ELSEWHERE, TOPIC, Publisher, Scene, Subscriber
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node
-from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
 
 FACILITIES = {TOPIC: "fac_001", ELSEWHERE: "fac_002"}
 
@@ -51,28 +48,8 @@ class Waiting(Scene):
 
 
 @pytest.fixture
-def database() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def nodes(database: PostgresServer, tmp_path: Path) -> Iterator[list[Node]]:
-    """Two, over one Redis and one PostgreSQL."""
-    redis = RedisServer(tmp_path).start()
-    started: list[Node] = []
-    try:
-        for _ in range(2):
-            settings: dict[str, object] = {"apps": "facilities", "simulate": False, "database": database.url("f")}
-            started.append(Node(tmp_path, relay=redis.url, drain_seconds=0, **settings).start())
-        yield started
-    finally:
-        for node in started:
-            finish(node)
-        redis.stop()
+def application() -> dict[str, Any]:
+    return {"apps": "facilities"}
 
 
 def test_changes_are_told_once_and_in_order_through_deaths_of_the_database(
