@@ -19,6 +19,7 @@ from server.event import Event, InvalidEvent
 from server.relay.entries import make_entry
 from server.relay.protocol import Entry
 
+_DIGITS = 20  # of a stream id's number
 # What an event takes on the wire beside its data and topics, roughly.
 _EVENT_BYTES = 60
 
@@ -55,9 +56,10 @@ def place_of(stream_id: bytes) -> tuple[int, int]:
 
 
 def before(raw: Raw) -> int:
-    """The position of the entry that was appended before this one; 0 if it does not say."""
+    """The position of the entry that was appended before this one; 0 if it does not say, or says what cannot be."""
     text = raw[1].get(b"p", b"0")
-    return int(text) if text.isdigit() else 0
+    position = int(text) if text.isdigit() and len(text) <= _DIGITS else 0
+    return position if position < position_of(raw[0]) else 0
 
 
 def entry_of(epoch: str, raw: Raw) -> Entry:

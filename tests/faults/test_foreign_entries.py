@@ -6,14 +6,12 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.faults.test_redis_faults import Site
+from tests.faults.test_redis_faults import Site, over_redis, relay_of
 from tests.faults.witnesses import TOPIC, Scene
-from tests.harness.process import Node, wait_until
-from tests.harness.redis import RedisServer
+from tests.harness.process import wait_until
 
 STREAM = "{ringcast:main}:events"
 FOREIGN = [
@@ -26,18 +24,8 @@ FOREIGN = [
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    redis = RedisServer(tmp_path).start()
-    one = Site(tmp_path, redis)
-    try:
-        yield one.start()
-    finally:
-        one.stop()
-        redis.stop()
-
-
-def relay_of(node: Node) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(node.get("/stats")[2])["relay"]
-    return facts
+    with over_redis(tmp_path) as one:
+        yield one
 
 
 def test_foreign_entries_in_the_log_are_counted_and_declared_and_the_rest_is_whole(site: Site, seed: int) -> None:
@@ -64,3 +52,19 @@ def test_foreign_entries_in_the_log_are_counted_and_declared_and_the_rest_is_who
             for number, outcome in scene.history.outcomes.items()
             if outcome == "ok" and scene.history.topics[number] == TOPIC
         }
+
+
+@pytest.mark.parametrize("before", ["9" * 5_000, "9" * 20, "9" * 18, "-1", "1e9", ""])
+def test_an_entry_that_lies_of_the_one_before_it_moves_nothing(site: Site, before: str, seed: int) -> None:
+    """FLT-26: it is another topic's event, so that nobody misses anything; nor is a tail to die of it, or to believe
+    that it has read what is yet to come.
+    """
+    event = json.dumps([["nobody"], "message", None, None, False, "0"])
+    with Scene(*site.ports) as scene:
+        connections = [relay_of(node)["tail_connections"] for node in site.nodes]
+        scene.wait_for(random.Random(seed).randrange(10, 80))
+        site.redis.command("XADD", STREAM, "*", "e", event, "s", "60", "p", before)
+        scene.wait_for(50)
+        assert [relay_of(node)["tail_connections"] for node in site.nodes] == connections
+        assert site.ready(True)
+    assert scene.history.problems() == []
