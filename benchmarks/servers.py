@@ -42,7 +42,13 @@ class Server:
     title: ClassVar[str]
 
     def __init__(
-        self, folder: Path, core: int | None, *, heartbeat_seconds: int = 30, jwt_secret: str = "", **settings: object
+        self,
+        folder: Path,
+        core: int | None = None,
+        *,
+        heartbeat_seconds: int = 30,
+        jwt_secret: str = "",
+        **settings: object,
     ) -> None:
         self.folder, self.core, self.settings = folder, core, settings
         self.heartbeat_seconds, self.jwt_secret = heartbeat_seconds, jwt_secret
@@ -162,9 +168,6 @@ class RedisStore(Server):
 
     name, title = "redis", "Redis"
 
-    def __init__(self, folder: Path, core: int | None = None) -> None:
-        super().__init__(folder, core)
-
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
@@ -180,9 +183,6 @@ class NatsCore(Server):
     """Where messages come from: core NATS, which keeps nothing."""
 
     name, title = "nats", "NATS"
-
-    def __init__(self, folder: Path, core: int | None = None) -> None:
-        super().__init__(folder, core)
 
     @property
     def address(self) -> str:

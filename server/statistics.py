@@ -2,11 +2,12 @@
 
 Owns the reading of counters that the parts keep as plain integers, and rates sampled once a second. Must never be on
 the way of an event: everything here runs when somebody asks. Labels are channels, codes and bounds, never topics,
-subjects or addresses. Cost: nothing per event; a scrape walks the channels, not the readers.
+subjects or addresses. Cost: nothing per event; a scrape walks the channels and the tasks, not the readers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from bisect import bisect_left
@@ -95,8 +96,13 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * PAGE_BYTES
 
 
+def tasks() -> int:
+    """The tasks of the running loop that are not done. Readers have none: what makes this grow for ever is a leak."""
+    return len(asyncio.all_tasks())
+
+
 def stats(node: Node) -> dict[str, object]:
-    """The facts of /stats."""
+    """The facts of /stats. To be asked on the node's loop."""
     count = node.broadcaster.count
     channels = node.hub.channels.values()
     return {
@@ -148,6 +154,7 @@ def stats(node: Node) -> dict[str, object]:
         "process": {
             "uptime_seconds": round(time.monotonic() - node.started, 1),
             "resident_bytes": resident_bytes(),
+            "tasks": tasks(),
             "loop_lag_seconds": round(node.loop_lag, 4),
         },
     } | {name: facts() for name, facts in node.more_stats.items()}
@@ -193,6 +200,7 @@ class Collector:
         yield _gauge("start_time_seconds", "When the process began to serve, in unix seconds.", node.started_at)
         yield _gauge("loop_lag_seconds", "How late the event loop's last tick was.", node.loop_lag)
         yield _gauge("resident_bytes", "Memory of the process in RAM.", resident_bytes())
+        yield _gauge("tasks", "Tasks of the event loop; streams have none.", tasks())
         yield _gauge("relay_up", "1 if the relay takes appends.", int(bool(node.relay.state()["ok"])))
         latency = list(zip((str(bound) for bound in count.LATENCY_BOUNDS), count.latency_buckets, strict=True))
         yield _histogram(
@@ -256,7 +264,7 @@ def _histogram(name: str, text: str, buckets: list[tuple[str, int]], count: int,
 
 
 def exposition(node: Node) -> bytes:
-    """The Prometheus text format."""
+    """The Prometheus text format. To be asked on the node's loop."""
     registry = CollectorRegistry()
     registry.register(Collector(node))
     return generate_latest(registry)

@@ -393,6 +393,9 @@ class RedisRelay:
                 self._recovered()
             except (*ERRORS, RelayUnavailable) as error:
                 self._failed(reason_of(error))
+            except Exception as error:
+                self._failed(reason_of(error))  # until a tick comes to its end
+                raise
             await asyncio.sleep(max(0.1, began + TICK_SECONDS - time.monotonic()))
 
     async def _tick(self) -> None:

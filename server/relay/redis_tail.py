@@ -98,7 +98,7 @@ class Tail:
 
     @property
     def well(self) -> bool:
-        """True if a mark has come back lately."""
+        """True if a mark has come back lately, and this has not died since."""
         return time.monotonic() - self._heard < DEAF_SECONDS
 
     @property
@@ -162,6 +162,9 @@ class Tail:
                 await self._follow_connection()
             except (*ERRORS, RelayUnavailable) as error:
                 logger.warning("tail_broke", reason=reason_of(error), retry_within_seconds=round(wait, 2))
+            except Exception:
+                self._heard = 0.0  # nobody follows until this is started again, and it may die of the same thing again
+                raise
             finally:
                 self._taker.broke(self)
             if time.monotonic() - began > DEAF_SECONDS * 2:

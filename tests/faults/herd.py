@@ -44,9 +44,10 @@ Address = tuple[str, int]
 class Reader:
     """One of the herd. `streams` is what came, by connection."""
 
-    __slots__ = ("address", "asked", "back", "socket", "streams")
+    __slots__ = ("address", "asked", "back", "path", "socket", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.address: Address = ("", 0)
         self.socket: socket.socket | None = None
         self.asked = self.back = False
@@ -72,8 +73,8 @@ class Herd:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < count + SPARE_FILES:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.path, self.headers = path, headers
-        self.readers = [Reader() for _ in range(count)]
+        self.headers = headers
+        self.readers = [Reader(path) for _ in range(count)]
         self.poll = select.epoll()
         self.by_descriptor: dict[int, Reader] = {}
         self.staying_away = False
@@ -138,7 +139,7 @@ class Herd:
     def _ask(self, reader: Reader) -> None:
         assert reader.socket is not None
         more = {"Last_Event_ID": cursor} if (cursor := reader.cursor()) else {}
-        reader.socket.send(request_bytes(self.path, version="1.0", Host="localhost", **more, **self.headers))
+        reader.socket.send(request_bytes(reader.path, version="1.0", Host="localhost", **more, **self.headers))
         reader.asked = True
         reader.streams.append(bytearray())
         self.poll.modify(reader.socket.fileno(), select.EPOLLIN)
@@ -243,8 +244,10 @@ class Commands:
 class HerdProcess:
     """A herd in a process of its own."""
 
+    module = "tests.faults.herd"
+
     def __init__(self, path: str, count: int) -> None:
-        command = [sys.executable, "-m", "tests.faults.herd", path, str(count)]
+        command = [sys.executable, "-m", self.module, path, str(count)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> HerdProcess:

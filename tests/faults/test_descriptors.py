@@ -10,14 +10,12 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.faults.test_redis_faults import Site
+from tests.faults.test_redis_faults import Site, over_redis, relay_of
 from tests.faults.witnesses import Scene
 from tests.harness.process import Node, wait_until
-from tests.harness.redis import RedisServer
 from tests.threats.crowd import Crowd
 from tests.threats.process_facts import cpu_share
 from tests.threats.test_file_limits import exhaust
@@ -36,18 +34,8 @@ WHY = os.strerror(errno.EMFILE)
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    redis = RedisServer(tmp_path).start()
-    one = Site(tmp_path, redis, heartbeat_seconds=1)
-    try:
-        yield one.start()
-    finally:
-        one.stop()
-        redis.stop()
-
-
-def relay_of(node: Node) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(node.get("/stats")[2])["relay"]
-    return facts
+    with over_redis(tmp_path, heartbeat_seconds=1) as one:
+        yield one
 
 
 def welcome(crowd: Crowd) -> int:

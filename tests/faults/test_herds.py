@@ -14,11 +14,10 @@ import pytest
 from server.relay.redis_client import script
 from tests.faults.checker import History
 from tests.faults.herd import HerdProcess
-from tests.faults.test_redis_faults import Site
+from tests.faults.test_redis_faults import Site, over_redis
 from tests.faults.witnesses import TOPIC, Publisher, Subscriber
 from tests.harness.overheard import Overheard
 from tests.harness.process import wait_until
-from tests.harness.redis import RedisServer
 from tests.harness.stream import Block
 
 READERS = 5000
@@ -57,13 +56,8 @@ class TimedSubscriber(Subscriber):
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """Two nodes over one Redis. What they hold in memory is less than what the herd will have missed."""
-    redis = RedisServer(tmp_path).start()
-    one = Site(tmp_path, redis, ring_events=IN_MEMORY, max_age_seconds=0)
-    try:
-        yield one.start()
-    finally:
-        one.stop()
-        redis.stop()
+    with over_redis(tmp_path, ring_events=IN_MEMORY, max_age_seconds=0) as one:
+        yield one
 
 
 def test_a_herd_of_five_thousand_finds_the_node_that_is_left(site: Site, seed: int) -> None:

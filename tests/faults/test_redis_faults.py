@@ -12,6 +12,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,24 @@ class Site:
 
 
 Start = Callable[..., Site]
+
+
+@contextmanager
+def over_redis(folder: Path, options: dict[str, str] | None = None, **settings: object) -> Iterator[Site]:
+    """A site with a Redis of its own, which has these options."""
+    redis = RedisServer(folder, **(options or {})).start()
+    one = Site(folder, redis, **settings)
+    try:
+        yield one.start()
+    finally:
+        one.stop()
+        redis.stop()
+
+
+def relay_of(node: Node) -> dict[str, Any]:
+    """What a node says of its relay."""
+    facts: dict[str, Any] = stats(node)["relay"]
+    return facts
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""When all have gone a node holds what it held before: connections, feeds, descriptors, threads and memory."""
+"""When all have gone a node holds what it held before: connections, feeds, tasks, descriptors, threads and
+memory."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def test_a_node_that_is_told_to_stop_while_it_starts_stops_in_order(tmp_path: Pa
 
 
 def test_a_node_that_cannot_start_leaves_its_log_closed(tmp_path: Path) -> None:
-    with closing(socket.create_server(("127.0.0.1", free_port()))) as taken:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", free_port()))  # whoever asks there whether the node answers is refused at once
         node = Node(tmp_path, port=taken.getsockname()[1], relay=f"sqlite:{tmp_path / 'log.db'}")
         with pytest.raises(AssertionError, match="Address already in use"):
             node.start()

@@ -7,10 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.faults.test_redis_faults import KEPT, Site
+from tests.faults.test_redis_faults import KEPT, over_redis
 from tests.faults.witnesses import ELSEWHERE, TOPIC, Publisher, Scene, Subscriber
 from tests.harness.process import TOKEN_SECRET
-from tests.harness.redis import RedisServer
 from tests.threats.tokens import bearer, signed
 
 EVERYTHING = "/channels/main/events?topic=*"
@@ -50,24 +49,20 @@ class Tenants(Scene):
 def test_tenants_get_their_own_and_nothing_else_through_deaths_of_nodes_and_of_redis(tmp_path: Path, seed: int) -> None:
     """I4, FLT-02, FLT-09: live, replayed from memory and replayed from Redis; each also gets all that is its own."""
     rng = random.Random(seed)
-    redis = RedisServer(tmp_path, **KEPT).start()
-    one = Site(tmp_path, redis, jwt_secret=TOKEN_SECRET, ring_events=50)
-    try:
-        one.start()
-        with Tenants(*one.ports) as scene:
-            for node in one.nodes:
-                scene.wait_for(rng.randrange(30, 90))
-                node.kill()
-                scene.wait_for(rng.randrange(60, 120))
-                node.start()
-                scene.healed()
-            redis.kill()
-            redis.start()
-            one.wait_ready(True)
+    with (
+        over_redis(tmp_path, KEPT, jwt_secret=TOKEN_SECRET, ring_events=50) as one,
+        Tenants(*one.ports) as scene,
+    ):
+        for node in one.nodes:
+            scene.wait_for(rng.randrange(30, 90))
+            node.kill()
+            scene.wait_for(rng.randrange(60, 120))
+            node.start()
             scene.healed()
-            scene.wait_for(30)
-    finally:
-        one.stop()
-        redis.stop()
+        one.redis.kill()
+        one.redis.start()
+        one.wait_ready(True)
+        scene.healed()
+        scene.wait_for(30)
     assert scene.history.problems() == []
     assert len(scene.history.others["returning elsewhere"]) > 10

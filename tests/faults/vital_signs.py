@@ -56,17 +56,17 @@ class Watch:
 
 
 def streams(port: int) -> dict[str, int]:
-    """The connections and feeds that a node has for readers. Nothing where the node is down, or tells not everybody."""
+    """The connections, feeds and tasks that a node has. Nothing where the node is down, or tells not everybody."""
     status, body = answer(port, "/stats")
     if status != 200:
         return {}
     facts = json.loads(body)
     feeds = sum(channel["feeds"] for channel in facts["channels"].values())
-    return {"connections": facts["connections"]["total"], "feeds": feeds}
+    return {"connections": facts["connections"]["total"], "feeds": feeds, "tasks": facts["process"]["tasks"]}
 
 
 def held(node: Node) -> dict[str, int]:
-    """All that a node holds: for readers, in the kernel, and in memory."""
+    """All that a node holds: for readers, on its loop, in the kernel, and in memory."""
     return streams(node.port) | {
         "descriptors": len(descriptors(node.pid)),
         "threads": len(list(Path(f"/proc/{node.pid}/task").iterdir())),

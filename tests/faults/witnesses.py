@@ -34,6 +34,8 @@ SLOW_BUFFER_BYTES = 4096
 HASTE_BUFFER_BYTES = 1 << 20  # of a slow one that has to come to an end
 NOTICED_SECONDS = 10.0  # two intervals of the probe
 RESUMED_SECONDS = 10.0
+STAYS_BLOCKS = 100  # at most, who hangs up by chance
+PATIENCE_SECONDS = 150.0  # of a subscriber, for the whole of a test
 BACK_SECONDS = 0.1  # until somebody who was sent away comes back
 _RESET = struct.pack("ii", 1, 0)
 
@@ -159,6 +161,7 @@ class Subscriber:
     path = f"/channels/main/events?topic={TOPIC}"
     path_elsewhere = f"/channels/main/events?topic={ELSEWHERE}"
     type = "message"
+    stays_blocks = STAYS_BLOCKS
 
     def __init__(
         self,
@@ -195,9 +198,10 @@ class Subscriber:
         return self.publisher.last_elsewhere if self.elsewhere else self.publisher.last
 
     def _run(self) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_SECONDS
         try:
-            while time.monotonic() < end and not self._done():
+            while not self._done():
+                assert time.monotonic() < end, "the last event has not come, and it gave up"
                 try:
                     self._connect()
                 except OSError:
@@ -219,7 +223,7 @@ class Subscriber:
         self.connections += 1
         if self.pause:
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER_BYTES)
-        stays_for = self.chance.randrange(3, 100) if self.chance else 0
+        stays_for = self.chance.randrange(3, self.stays_blocks) if self.chance else 0
         with stream:
             while not self._done() and (block := self._next(stream)) is not None:
                 self._take(block)

@@ -24,7 +24,8 @@ class RedisServer:
         self.folder.mkdir(exist_ok=True)
         self.sentinel_of = sentinel_of
         self.log_path = self.folder / "redis.log"
-        self.options = {"save": "", "appendonly": "no"} | options
+        # By itself it lets a replica wait five seconds for others that may come.
+        self.options = {"save": "", "appendonly": "no", "repl_diskless_sync_delay": "0"} | options
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -70,6 +71,28 @@ def test_stats_tell_of_readers_that_are_behind() -> None:
         facts: Any = stats(house.node)
         assert facts["connections"]["stalled"] == 1
         assert facts["channels"]["main"]["lag_events"] > 0
+
+    with_house(check)
+
+
+def test_tasks_are_those_of_the_loop_and_streams_have_none() -> None:
+    async def check(house: House) -> None:
+        def told() -> list[object]:
+            facts: Any = stats(house.node)
+            return [facts["process"]["tasks"], samples(house)["ringcast_tasks", ()]]
+
+        before = len(asyncio.all_tasks())
+        assert told() == [before, before]
+        for _ in range(20):
+            house.open()
+        await house.settled()
+        assert told() == [before, before]
+        left_behind = [asyncio.create_task(asyncio.Event().wait()) for _ in range(3)]
+        assert told() == [before + 3, before + 3]
+        for task in left_behind:
+            task.cancel()
+        await asyncio.wait(left_behind)
+        assert told() == [before, before]
 
     with_house(check)
 

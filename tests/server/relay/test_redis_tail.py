@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import structlog
 
+import server.supervision
 from server.relay import redis_tail
+from server.relay.redis import RedisRelay
 from server.relay.redis_client import BLOCK_LIMIT_SECONDS, Target
 from server.relay.redis_tail import DEAF_SECONDS, Tail
 from tests.harness.proxy import Proxy
@@ -161,3 +163,70 @@ def test_a_mark_that_overtook_entries_does_not_say_that_the_tail_is_there(
         assert max(lag for lag, _ in handed_on) > 0.3
 
     with_seats(redis, 2, check)
+
+
+def deaths(task: str) -> int:
+    return server.supervision.died.get(task, 0)
+
+
+@pytest.mark.parametrize("place", ["_read", "_hear"])
+def test_a_tail_that_dies_is_not_well_from_that_moment_until_it_follows_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """However often, and though a mark came a moment ago. What is published meanwhile comes when it is back."""
+    sound = getattr(Tail, place)
+    well: list[object] = []
+
+    async def check(nodes: list[Seat]) -> None:
+        publisher, reader = nodes
+        relay = reader.relay
+        broke = relay.broke
+
+        def poisoned(tail: Tail, *arguments: Any) -> Any:
+            if tail in relay._tails:
+                raise ZeroDivisionError("planted")
+            return sound(tail, *arguments)
+
+        def told(tail: Tail) -> None:
+            broke(tail)
+            well.append(relay.state()["ok"])
+
+        await publisher.publish("a")
+        await until(lambda: reader.delivered.data == ["a"] and relay.state()["ok"])
+        before = deaths("relay_tail")
+        monkeypatch.setattr(relay, "broke", told)
+        monkeypatch.setattr(Tail, place, poisoned)
+        await until(lambda: deaths("relay_tail") >= before + 2)
+        assert set(well) == {False}
+        assert relay.state()["reason"] == "what is published does not come back"
+        await publisher.publish("b")
+        assert reader.delivered.data == ["a"]
+        monkeypatch.setattr(Tail, place, sound)
+        await until(lambda: relay.state()["ok"])
+        await publisher.publish("c")
+        await until(lambda: reader.delivered.data == ["a", "b", "c"])
+        assert reader.turns == []
+
+    with_seats(redis, 2, check)
+
+
+def test_a_tick_that_dies_is_told_of_until_one_comes_to_its_end(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the tail is well: a new connection of its own proves it each time."""
+    sound = RedisRelay._tick
+
+    async def poisoned(relay: RedisRelay) -> None:
+        raise ZeroDivisionError("planted")
+
+    async def check(nodes: list[Seat]) -> None:
+        (node,) = nodes
+        before = deaths("relay_tick")
+        monkeypatch.setattr(RedisRelay, "_tick", poisoned)
+        await until(lambda: deaths("relay_tick") > before)
+        assert node.relay._well
+        assert (node.relay.state()["ok"], node.relay.state()["reason"]) == (False, "the relay failed")
+        monkeypatch.setattr(RedisRelay, "_tick", sound)
+        await until(lambda: node.relay.state()["ok"])
+
+    with_seats(redis, 1, check)
