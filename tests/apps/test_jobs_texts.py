@@ -381,7 +381,7 @@ class Delivery:
     def __init__(self) -> None:
         self.listener: Callable[[Any], None] = lambda _: None
 
-    def listen(self, _: str, listener: Callable[[Any], None]) -> None:
+    def listen(self, _: str, listener: Callable[[Any], None], missed: Callable[[], None]) -> None:
         self.listener = listener
 
     def deliver(self, state: State) -> None:

@@ -21,7 +21,7 @@ from tests.faults.witnesses import Attempt, Scene
 from tests.harness.clocks import WallClock
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish_all
 from tests.threats.tokens import bearer, signed
 
 EVENTS = "/channels/main/events"
@@ -49,8 +49,7 @@ class Timed:
 
     def stop(self) -> None:
         try:
-            for node in self.nodes:
-                finish(node)
+            finish_all(self.nodes)
         finally:
             self.redis.stop()
 

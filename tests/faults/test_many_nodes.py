@@ -15,7 +15,7 @@ from server.cluster import PRESENCE_SECONDS, REGISTER_SECONDS
 from tests.faults.witnesses import Attempt
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish_all
 from tests.threats.tokens import bearer, signed
 
 EVENTS = "/channels/main/events"
@@ -41,8 +41,7 @@ def nodes(redis: RedisServer, tmp_path: Path) -> Iterator[Nodes]:
         return [node.start() for node in several]
 
     yield start
-    for node in started:
-        finish(node)
+    finish_all(started)
 
 
 def publish(node: Node, data: str, **headers: str) -> str:

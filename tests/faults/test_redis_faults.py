@@ -22,7 +22,7 @@ from tests.faults.witnesses import Attempt, Publisher, Scene
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish_all
 from tests.threats.tokens import signed
 
 EVENTS = "/channels/main/events"
@@ -53,8 +53,7 @@ class Site:
         for proxy in self.proxies:
             proxy.heal()
         try:
-            for node in self.nodes:
-                finish(node)
+            finish_all(self.nodes)
         finally:
             for proxy in self.proxies:
                 proxy.stop()
@@ -79,8 +78,10 @@ def over_redis(folder: Path, options: dict[str, str] | None = None, **settings: 
     try:
         yield one.start()
     finally:
-        one.stop()
-        redis.stop()
+        try:
+            one.stop()
+        finally:
+            redis.stop()
 
 
 def relay_of(node: Node) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tests.faults.test_redis_faults import EVENTS, gap_reasons, synced
 from tests.faults.witnesses import Attempt, Scene
 from tests.harness.process import Node, free_port, wait_until
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish, finish_all
 
 LAST_SLOT = 16_383
 
@@ -105,8 +105,7 @@ def test_nodes_follow_the_master_that_sentinel_names(
         assert [log[-1].id[:6] for log in scene.history.seen.values()] == epochs
         assert not follows(replica)
     finally:
-        for node in nodes:
-            finish(node)
+        finish_all(nodes)
 
 
 def test_a_master_that_stood_still_is_left_by_every_connection_as_soon_as_one_hears_of_another(
@@ -192,8 +191,7 @@ def test_channels_of_a_cluster_are_followed_wherever_they_are(cluster: list[Redi
         assert scene.history.problems() == []
         assert nodes[0].get(EVENTS.replace("events", "nothing"))[0] == 404
     finally:
-        for node in nodes:
-            finish(node)
+        finish_all(nodes)
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -16,7 +16,7 @@ from server.shards import shards_of
 from tests.faults.witnesses import Attempt, Scene
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish_all
 
 EVENTS = "/channels/main/events"
 SHARDS = 4
@@ -45,8 +45,7 @@ def split(redis: RedisServer, tmp_path: Path) -> Iterator[Start]:
         return [node.start() for node in several]
 
     yield start
-    for node in started:
-        finish(node)
+    finish_all(started)
 
 
 def publish(node: Node, data: str, *topics: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def finish(node: Node) -> None:
     assert "Traceback" not in node.log(), node.log()[-4000:]
 
 
+def finish_all(nodes: Iterable[Node]) -> None:
+    """The same for each of them, whatever was wrong in another."""
+    with ExitStack() as stack:
+        for node in nodes:
+            stack.callback(finish, node)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a server with the given settings."""
@@ -34,8 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return nodes[-1].start()
 
     yield begin
-    for node in nodes:
-        finish(node)
+    finish_all(nodes)
 
 
 @pytest.fixture(scope="session")

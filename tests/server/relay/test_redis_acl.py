@@ -28,7 +28,7 @@ from tests.faults.witnesses import Attempt
 from tests.handlers.cache_redis_bench import change, named, write
 from tests.harness.process import ROOT, TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
-from tests.threats.conftest import finish
+from tests.threats.conftest import finish, finish_all
 from tests.threats.tokens import signed
 
 SHIPPED = ROOT / "config" / "redis"
@@ -125,12 +125,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         nodes.extend(node_over(master, folder, **settings).start() for _ in range(2))
         for deed in DEEDS:
             deed(Site(master, nodes))
-        for node in nodes:
-            finish(node)
+        finish_all(nodes)
         yield Site(master, nodes)
     finally:
-        for node in nodes:
-            finish(node)
+        finish_all(nodes)
         replica.stop()
         master.stop()
 
