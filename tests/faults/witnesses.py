@@ -17,6 +17,7 @@ import socket
 import struct
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -70,6 +71,8 @@ class Publisher:
         self.ports, self.history, self.every, self.keyed = itertools.cycle(ports), history, every, keyed
         self.elsewhere_every, self.headers = elsewhere_every, headers
         self.port = next(self.ports)
+        # Not by the address of this object: one that comes later on the same node may have it again.
+        self.scope = uuid.uuid4().hex
         self.next = 0
         self.acknowledged = 0
         self.last: int | None = None
@@ -115,7 +118,7 @@ class Publisher:
         method, path, body = self.request(number)
         headers = {"Content-Type": "application/json"} | self.headers
         if self.keyed:
-            headers["Idempotency-Key"] = f"{id(self)}-{number}"
+            headers["Idempotency-Key"] = f"{self.scope}-{number}"
         try:
             if self.connection is None:
                 self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -129,6 +132,14 @@ class Publisher:
             self.connection = None
             self.port = next(self.ports)
             return "unknown"
+
+    def abandon(self) -> None:
+        """Stop where a test has failed."""
+        self.leaving.set()
+        if self.thread.is_alive():
+            self.thread.join(10)
+        if self.connection is not None:
+            self.connection.close()
 
     def finish(self) -> int:
         """Stop, and publish one last event on each topic that is sure to be acknowledged; the number of that on the
@@ -177,6 +188,7 @@ class Subscriber:
     ) -> None:
         self.ports, self.publisher, self.pause, self.headers = itertools.cycle(ports), publisher, pause, headers
         self.chance, self.elsewhere = chance, elsewhere
+        self.name = name
         self.log = self.log_in(history, name)
         self.cursor: str | None = None
         self.connections = 0
@@ -275,7 +287,10 @@ class Subscriber:
         """Wait until the last event has come."""
         self.thread.join(30)
         assert self.broken is None, self.broken
-        assert not self.thread.is_alive(), f"the last event did not come; seen {self.log[-3:]}"
+        assert not self.thread.is_alive(), (
+            f"the last event ({self.last}) did not come to {self.name}; seen {self.log[-3:]} over {self.connections} "
+            f"connections, {self.hung_up} of them hung up, now at {self.cursor}"
+        )
 
 
 def _from(ports: Sequence[int], number: int) -> Sequence[int]:
@@ -354,7 +369,7 @@ class Scene:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
-            self.publisher.leaving.set()
+            self.publisher.abandon()
         else:
             self.publisher.finish()
             for subscriber in self.everybody:
