@@ -1,13 +1,14 @@
 """A real server process on a free port in a scratch folder, for black-box tests.
 
-`Node` starts `python -m server serve` with settings from keywords (`heartbeat_seconds=1` becomes
-RINGCAST_HEARTBEAT_SECONDS), waits until `/health` answers, and ends the process by its id. What the server prints goes
-to `log_path`.
+`Node` starts `python -m server serve` (mostly by a fork of a process that has its modules: nursery.py) with settings
+from keywords (`heartbeat_seconds=1` becomes RINGCAST_HEARTBEAT_SECONDS), waits until `/health` answers, and ends the
+process by its id. What the server prints goes to `log_path`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import itertools
 import os
@@ -19,6 +20,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.harness.nursery import Forked, Nursery
 
 ROOT = Path(__file__).parents[2]
 TOKEN_SECRET = "a secret of at least thirty-two bytes, for tests"
@@ -68,6 +71,12 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str
         time.sleep(0.01)
 
 
+@functools.cache
+def nursery() -> Nursery:
+    """This process's own."""
+    return Nursery()
+
+
 class Node:
     """One server process. Keywords are settings; the built-in `host` source is off unless asked for."""
 
@@ -76,7 +85,7 @@ class Node:
         self.folder = folder
         self.log_path = folder / f"server-{self.port}.log"
         self.settings = {"host_source": False, "apps": "none"} | settings
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def pid(self) -> int:
@@ -92,17 +101,20 @@ class Node:
         env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
         env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
         env |= {"RINGCAST_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
-        with self.log_path.open("ab") as log:
-            command = [sys.executable, "-m", "server", "serve"]
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        self.process = self._begun(env)
         try:
             wait_until(self._answers, START_SECONDS, f"the server on port {self.port} (see {self.log_path})")
         except AssertionError:
             self.kill()  # who failed to start it has nothing to end
             raise
         return self
+
+    def _begun(self, env: dict[str, str]) -> subprocess.Popen[bytes] | Forked:
+        if nursery().suits(env):
+            return nursery().begin(["serve"], self.folder, env, self.log_path)
+        with self.log_path.open("ab") as log:
+            command = [sys.executable, "-m", "server", "serve"]
+            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def _answers(self) -> bool:
         assert self.process is not None
