@@ -4,10 +4,11 @@ Owns who may watch and how often, what a stream begins with, and its end. Must n
 it, on every node, as its streams do).
 
 Invariants: a stream tells the present state first (the newest that this node knows: timestamps of a job rise), then
-every change, the last one included; it ends once its reader has the last; who comes back after that is told that there
-is nothing more (204). Who opens streams too often is refused before the database is asked, and comes back later by
-itself (contract, Never stranded). Between the look into the database and the opening of the stream nothing can be
-missed: what is delivered meanwhile is remembered here. A state may come twice.
+every change, the last one included; it ends once its reader has the last, and not while that is on its way from the
+database; who comes back after that is told that there is nothing more (204). Who opens streams too often is refused
+before the database is asked, and comes back later by itself (contract, Never stranded). Between the look into the
+database and the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here. A state
+may come twice.
 Cost: a look into the database per stream; the states of the `MAX_KNOWN` jobs that changed last, on each node.
 """
 
@@ -65,6 +66,7 @@ class Watch:
         self._limit = PerMinute(per_minute)
         self.refused = 0
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._ending: set[str] = set()  # whose end is on its way, and is looked at again
         self.lost = asyncio.Event()  # set when some events may never come
         hub.listen(channel, self._delivered, self.lost.set)
 
@@ -112,7 +114,7 @@ class Watch:
         if finished and self._has_seen_the_end(job, call):
             raise Refused(FINISHED)
         if finished:
-            self._finisher.finish(self.channel, topic_of(job_id), time.monotonic())
+            self._finish_when_told(job)
         topic = exact_selector(topic_of(job_id))
 
         def greeting() -> bytes:
@@ -125,6 +127,24 @@ class Watch:
             return f"data: {text}\n\n".encode()  # JSON in one line
 
         return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, greeting=greeting)
+
+    def _finish_when_told(self, job: Job) -> None:
+        """End the streams of a job that has ended, but not before its end was delivered here: it may be on its way from
+        the database to the log, and from there to this node. After `SEEN_SECONDS` with the relay at work it was."""
+        job_id = job.state.jobId
+        known = self._known.get(job_id)
+        if (known is not None and known.final) or (
+            time.time() > job.changed + SEEN_SECONDS and self._hub.relay.state()["ok"]
+        ):
+            self._finisher.finish(self.channel, topic_of(job_id), time.monotonic())
+        elif job_id not in self._ending:
+            self._ending.add(job_id)
+            asyncio.get_running_loop().call_later(SEEN_SECONDS, self._look_at_end, job)
+
+    def _look_at_end(self, job: Job) -> None:
+        self._ending.discard(job.state.jobId)
+        if self.watching(job.state.jobId):
+            self._finish_when_told(job)
 
     def _count(self, principal: Principal) -> None:
         """Count a stream that somebody wants to open. Raises Refused."""

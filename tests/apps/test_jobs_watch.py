@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
+
+import pytest
 
 from apps.jobs.model import State, topic_of
 from apps.jobs.store import Job, JobStore
@@ -88,3 +91,67 @@ def test_who_has_no_token_or_comes_too_often_costs_no_look_into_the_database() -
     assert found[0] == ""
     assert node.watch.refused == found.count("rate_limited") >= 1
     assert node.looks == found.count("")
+
+
+class Ended:
+    """A node whose database has the end of a job before its log has: it was `changed` so long ago."""
+
+    def __init__(self, seconds_ago: float, *, relay_ok: bool = True) -> None:
+        self.finished: list[str] = []
+        self.job = Job("me", {}, replace(FIRST, status="completed"), 0.0, time.time() - seconds_ago, None)
+        self.delivered: Callable[[Sequence[Entry]], None] = lambda _: None
+        self.channels, self.relay = {"jobs": self}, self
+        self.epoch, self.relay_ok = "abcdef", relay_ok
+        self.index = self
+        parts: Any = self
+        self.watch = Watch(cast(JobStore, parts), cast(Hub, parts), cast(Finisher, parts), "jobs", per_minute=9)
+
+    def listen(self, channel: str, delivered: Callable[[Sequence[Entry]], None], _: Callable[[], None]) -> None:
+        self.delivered = delivered
+
+    def state(self) -> dict[str, object]:
+        return {"ok": self.relay_ok}
+
+    def of_topic(self, _: str) -> list[Any]:
+        return []
+
+    def finish(self, _: object, topic: str, now: float) -> None:
+        self.finished.append(topic)
+
+    async def get(self, job_id: str) -> Job:
+        return self.job
+
+    async def admit(self) -> None:
+        request: Any = self
+        await self.watch.admit(StreamCall(request, {"jobId": "a1"}, {}, DEVELOPMENT))
+
+    def header(self, _: bytes) -> str:
+        return ""
+
+
+def test_a_stream_does_not_end_while_the_end_is_on_its_way_to_the_log() -> None:
+    """J3: one that resumes right behind the commit would be told that it has everything, and lack the last state."""
+
+    async def watch() -> None:
+        node = Ended(0)
+        await node.admit()
+        assert node.finished == []
+        event = Event((topic_of("a1"),), node.job.state.text(), private=True)
+        node.delivered([Entry(1, "", event, b"", 0.0)])
+        assert node.finished == [topic_of("a1")]
+
+    asyncio.run(watch())
+
+
+@pytest.mark.parametrize(("seconds_ago", "relay_ok", "ends"), [(60, True, True), (60, False, False), (1, True, False)])
+def test_an_end_of_long_ago_is_in_the_log_if_the_relay_is_at_work(
+    seconds_ago: float, relay_ok: bool, ends: bool
+) -> None:
+    """J3: a node that has begun since has seen no event of it."""
+
+    async def watch() -> None:
+        node = Ended(seconds_ago, relay_ok=relay_ok)
+        await node.admit()
+        assert bool(node.finished) is ends
+
+    asyncio.run(watch())

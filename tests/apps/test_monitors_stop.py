@@ -41,15 +41,18 @@ def test_a_node_stops_within_seconds_in_the_middle_of_everything(node: StartNode
     for _ in range(ROUNDS):
         started = node(**settings)
         tenants = [register(started) for _ in range(BUSY)]
+        wait_until(partial(_has_simulated, other, started), 20, "simulated checks")
         with ThreadPoolExecutor(BUSY) as pool:
             under_way = threading.Semaphore(0)
             busy = [pool.submit(keep_busy, tenant, under_way) for tenant in tenants]
-            for _ in range(BUSY):
-                assert under_way.acquire(timeout=20)
-            wait_until(partial(_has_simulated, other, started), 20)
-            began = time.monotonic()
-            assert started.stop() == 0
-            took = time.monotonic() - began
+            try:
+                for _ in range(BUSY):
+                    assert under_way.acquire(timeout=20)
+                began = time.monotonic()
+                assert started.stop() == 0
+                took = time.monotonic() - began
+            finally:
+                started.kill()  # else they would be busy for ever
             for one in busy:
                 with contextlib.suppress(AssertionError):  # a stream that ended in the middle of its head
                     one.result()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Self
 
-from tests.harness.process import ROOT, wait_until
+from tests.harness.nursery import Forked
+from tests.harness.process import ROOT, begun, wait_until
 
 
 class WorkerProcess:
@@ -21,17 +21,13 @@ class WorkerProcess:
         self.settings = settings
         self.folder = folder
         self.log_path = folder / f"{command}-{uuid.uuid4().hex[:6]}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> Self:
         env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
         env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
         env |= {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "server", self.command]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        self.process = begun([self.command], self.folder, env, self.log_path)
         return self
 
     def log(self) -> str:

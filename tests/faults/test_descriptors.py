@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_redis_faults import Site, over_redis, relay_of
+from tests.faults.test_redis_faults import Site, over_redis, relay_of, stats
 from tests.faults.witnesses import Scene
 from tests.harness.process import Node, wait_until
 from tests.threats.crowd import Crowd
@@ -52,6 +52,11 @@ def refusal(received: bytes) -> str:
     return str(json.loads(body)["checks"]["accepting"]) if body and head.startswith(b"HTTP/1.1 503") else ""
 
 
+def warm(node: Node) -> bool:
+    """It has ticked and probed: its pool holds the connections that it will need again."""
+    return float(stats(node)["process"]["uptime_seconds"]) > 3
+
+
 def set_free(node: Node) -> None:
     """The node may open as many files as it wants."""
     _, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
@@ -68,6 +73,7 @@ def test_a_node_without_descriptors_keeps_its_streams_and_redis_and_takes_newcom
     full, other = site.nodes
     with Scene(*site.ports, every=0.05) as scene:
         scene.wait_for(rng.randrange(5, 15))
+        wait_until(lambda: warm(full), 10, "the connections to Redis that a node holds")
         connections = relay_of(full)["tail_connections"]
         spare = rng.randrange(20, 60)
         probes = Crowd(full.port, QUESTIONS, HALF_A_QUESTION)

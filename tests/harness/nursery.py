@@ -3,15 +3,16 @@
 Most of what a short-lived server costs is its imports, and a run of the tests starts a thousand. Owns the process that
 waits with everything imported, the way of a child to its folder, environment, limit of files and log, and what tests
 use of a `subprocess.Popen`. Must know no settings. Invariants: a child is a process of its own that does what `python
--m server serve` does, from its first line on; it is a child of the process that asked for it, which sees its end; with
+-m server WORDS` does, from its first line on; it is a child of the process that asked for it, which sees its end; with
 that process the nursery ends, and whoever began something ends it. What an interpreter or the loader reads when it
-begins (LD_PRELOAD), and a network of one's own, a fork can't give: `suits` says so, and then a process is started in
-the ordinary way.
+begins (LD_PRELOAD), a network of one's own and a filter of system calls a fork can't give: `suits` says so, and then a
+process is started in the ordinary way.
 Cost: a process of some 80 MB for each that asks; 10 ms for each child.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -35,9 +36,10 @@ APPLICATIONS = ("facilities", "prices", "monitors", "jobs", "companies")
 IMPORTED = (
     *("server.serving", "apps.running", "bridges.running", "redis.asyncio", "aiosqlite", "asyncpg"),
     *(f"apps.{name}.application" for name in APPLICATIONS),
+    *("apps.jobs.command", "apps.monitors.command"),
 )
 PR_SET_CHILD_SUBREAPER = 36
-NETWORK = "/proc/thread-self/ns/net"
+THREAD = Path("/proc/thread-self")
 LOADED_BY = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHASHSEED")
 
 
@@ -83,11 +85,18 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def confines() -> tuple[str, ...]:
+    """What a process that this thread starts can't get out of: its network, and the system calls that are filtered."""
+    lines = (THREAD / "status").read_text().splitlines()
+    filters = [line for line in lines if line.startswith(("NoNewPrivs", "Seccomp"))]
+    return os.readlink(THREAD / "ns" / "net"), *filters
+
+
 class Nursery:
     """See the module's head. For the threads of one process."""
 
     def __init__(self) -> None:
-        self._network = os.readlink(NETWORK)
+        self._confines = confines()
         # Its children's children become ours when their parent ends.
         assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
         self._turn = threading.Lock()
@@ -99,15 +108,22 @@ class Nursery:
                 command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
         self._read = self._line.makefile("r")
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._read.close()
+        self._line.close()
+        self.process.wait(10)
 
     def suits(self, environment: Mapping[str, str]) -> bool:
         """True if a fork is as good as a process that is started with this environment by this thread."""
         own = os.environ | {"PYTHONPATH": str(ROOT)}
         alike = all(environment.get(name) == own.get(name) for name in LOADED_BY) and "LD_PRELOAD" not in environment
-        return alike and os.readlink(NETWORK) == self._network
+        return alike and confines() == self._confines
 
     def begin(self, words: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> Forked:
         """`python -m server WORDS` in this folder, with what it prints behind what is in the log."""
+        log.touch()  # who looks into it need not wait for the child
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = {"words": words, "folder": str(folder), "log": str(log), "limit": limit, "env": dict(environment)}
         with self._turn:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.harness.nursery import Forked, Nursery
@@ -77,6 +77,17 @@ def nursery() -> Nursery:
     return Nursery()
 
 
+def begun(
+    words: Sequence[str], folder: Path, env: Mapping[str, str], log_path: Path
+) -> subprocess.Popen[bytes] | Forked:
+    """`python -m server WORDS` in a folder, with this environment; what it prints goes behind what is in the log."""
+    if nursery().suits(env):
+        return nursery().begin(words, folder, env, log_path)
+    command = [sys.executable, "-m", "server", *words]
+    with log_path.open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
 class Node:
     """One server process. Keywords are settings; the built-in `host` source is off unless asked for."""
 
@@ -101,20 +112,13 @@ class Node:
         env = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}
         env |= {f"RINGCAST_{key.upper()}": str(value) for key, value in self.settings.items()}
         env |= {"RINGCAST_PORT": str(self.port), "PYTHONPATH": str(ROOT)}
-        self.process = self._begun(env)
+        self.process = begun(["serve"], self.folder, env, self.log_path)
         try:
             wait_until(self._answers, START_SECONDS, f"the server on port {self.port} (see {self.log_path})")
         except AssertionError:
             self.kill()  # who failed to start it has nothing to end
             raise
         return self
-
-    def _begun(self, env: dict[str, str]) -> subprocess.Popen[bytes] | Forked:
-        if nursery().suits(env):
-            return nursery().begin(["serve"], self.folder, env, self.log_path)
-        with self.log_path.open("ab") as log:
-            command = [sys.executable, "-m", "server", "serve"]
-            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def _answers(self) -> bool:
         assert self.process is not None
