@@ -5,8 +5,9 @@ there is no event, and if the process dies after the commit the event is appende
 know what an event means.
 
 How: rows are read in order by one node at a time (a lease), claimed in batches whose composition is written down, and
-appended, a whole batch at once, under the batch's name as idempotency key; then they are deleted. So a crash anywhere
-in between leads to the same batch under the same key, and to one event. Within the window of the keys,
+appended, a whole batch at once, under the batch's name as idempotency key; then they are deleted, and in the same
+transaction whoever wants to know is told where in the log they stand. So a crash anywhere in between leads to the same
+batch under the same key, and to one event. Within the window of the keys,
 `idempotency_seconds`, that is: a node that comes back later than that after dying between append and delete publishes
 twice. One that lives knows what it has appended, however long the database is away.
 Order: of the rows' numbers. Transactions that overlap in PostgreSQL may commit in the other order than they took
@@ -21,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -31,13 +32,13 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import (
     BigInteger,
     Column,
-    Delete,
     Float,
     Integer,
     String,
     Table,
     Text,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -80,6 +81,17 @@ class Batch(NamedTuple):
     created: float
 
 
+class Done(NamedTuple):
+    """A batch that is in its log, with the ids of its events there."""
+
+    batch: Batch
+    ids: Sequence[str]
+
+
+# Called with the events of one channel and their ids, in the transaction in which their rows are deleted.
+Record = Callable[[AsyncConnection, Sequence[Event], Sequence[str]], Awaitable[None]]
+
+
 class Outbox:
     """See the module's head. `node` names this node in the lease."""
 
@@ -89,7 +101,8 @@ class Outbox:
         self._lease = Lease(database, "outbox", node)
         self._idle_seconds = IDLE_SECONDS if database.sqlite else SHARED_IDLE_SECONDS
         self._written = asyncio.Event()
-        self._done: Batch | None = None  # appended, and its rows are still there
+        self._done: Done | None = None  # appended, and its rows are still there
+        self._records: dict[str, Record] = {}
         self.state = "ok"
         self.appended = self.failures = 0
         self.waiting = 0
@@ -105,6 +118,17 @@ class Outbox:
     def wake(self) -> None:
         """There is something to append."""
         self._written.set()
+
+    def on_appended(self, channel: str, record: Record) -> None:
+        """Have `record` write down where the events of a channel stand, on whichever node appends them."""
+        self._records[channel] = record
+
+    async def waits(self, channel: str, until: float) -> bool:
+        """True if an event of the channel that was written then or before (unix seconds, the writer's clock) may not be
+        in its log yet. Raises DatabaseUnavailable."""
+        waiting = exists().where(outbox.c.channel == channel, outbox.c.created <= until)
+        async with self._database.reading() as connection:
+            return bool((await connection.execute(select(waiting))).scalar())
 
     async def run(self) -> None:
         """Append what is written, for ever."""
@@ -142,9 +166,8 @@ class Outbox:
         channel = await self._hub.open(batch.channel)
         key = Key("outbox", batch.name, batch.name.encode())
         answer: Appended | Awaitable[Appended] = self._hub.publish(channel, batch.events, key)
-        if not isinstance(answer, Appended):
-            await answer
-        self._done = batch
+        appended = answer if isinstance(answer, Appended) else await answer
+        self._done = Done(batch, appended.ids)
 
     async def _next(self) -> Batch | None:
         """The next batch, and the end of the one that is done, in one transaction. None if nothing waits.
@@ -154,7 +177,7 @@ class Outbox:
         """
         async with self._database.writing() as connection:
             if self._done is not None:
-                await connection.execute(_rows_of(self._done))
+                await self._delete(connection, self._done)
             oldest = select(outbox).order_by(outbox.c.id).limit(BATCH_EVENTS).with_for_update()
             rows = (await connection.execute(oldest)).all()
             waiting = len(rows)
@@ -172,12 +195,19 @@ class Outbox:
         node may no longer be the one that appends, and the log may have forgotten the batch's key."""
         if self._done is not None:
             async with self._database.writing() as connection:
-                await connection.execute(_rows_of(self._done))
+                await self._delete(connection, self._done)
             self._is_forgotten()
+
+    async def _delete(self, connection: AsyncConnection, done: Done) -> None:
+        deleted = await connection.execute(delete(outbox).where(outbox.c.batch == done.batch.name))
+        record = self._records.get(done.batch.channel)
+        # Another node that went on with the batch has written it down, and more since.
+        if record is not None and deleted.rowcount:
+            await record(connection, done.batch.events, done.ids)
 
     def _is_forgotten(self) -> None:
         if self._done is not None:
-            self.appended += len(self._done.events)
+            self.appended += len(self._done.batch.events)
             self._done = None
 
     def metrics(self) -> Iterator[Metric]:
@@ -186,10 +216,6 @@ class Outbox:
         yield GaugeMetricFamily("ringcast_outbox_oldest_seconds", "How long the oldest waits.", self.oldest_seconds)
         yield CounterMetricFamily("ringcast_outbox_appended", "Events appended.", self.appended)
         yield CounterMetricFamily("ringcast_outbox_failures", "Looks that failed.", self.failures)
-
-
-def _rows_of(batch: Batch) -> Delete:
-    return delete(outbox).where(outbox.c.batch == batch.name)
 
 
 async def _claimed(connection: AsyncConnection, rows: Sequence[Any]) -> Batch | None:

@@ -57,6 +57,7 @@ class Jobs:
         settings = self._settings = surroundings.settings
         database = surroundings.database
         self.store = JobStore(database, surroundings.outbox, CHANNEL)
+        surroundings.outbox.on_appended(CHANNEL, self.store.record_ends)
         self.watch = Watch(
             self.store,
             surroundings.hub,
@@ -128,7 +129,8 @@ class Jobs:
             "jobs_purge": self._purge,
             "jobs_workers": self.workers.run,
             "jobs_presence": self.presence.run,
-            "jobs_retelling": self.retelling.run,
+            "jobs_ends_lost": self.retelling.after_losses,
+            "jobs_ends_awaited": self.retelling.what_does_not_come,
         }
         if self.simulation is not None:
             tasks |= {"jobs_turn": self.turn.run, "jobs_simulation": self.simulation.run}
@@ -166,9 +168,7 @@ class Jobs:
         yield CounterMetricFamily(
             "ringcast_jobs_refused", "Updates in messages that were refused.", self.reports.refused
         )
-        yield CounterMetricFamily(
-            "ringcast_jobs_retold", "Ends that were told again behind a loss of the log.", self.retelling.told
-        )
+        yield CounterMetricFamily("ringcast_jobs_retold", "Ends that were told again.", self.retelling.told)
         yield GaugeMetricFamily("ringcast_jobs_watched", "Jobs that streams of this node watch.", self.presence.jobs)
         yield GaugeMetricFamily("ringcast_jobs_streams", "Streams of jobs on this node.", self.presence.streams)
         yield CounterMetricFamily(

@@ -1,7 +1,8 @@
 """Jobs in the database: one row each, changed together with the event that says so.
 
 Owns the table and its statements, and who works on a job: `claimed` is when its worker was last heard of, 0 if it was
-given back. Must never decide what an update means (model.py does).
+given back. Must never decide what an update means (model.py does). `told` is the id of the event that told of the end,
+written when the outbox has appended it: while it is not there, the end may be on its way to the log.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     delete,
     exists,
     insert,
@@ -28,8 +30,9 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, shortest, topic_of
+from apps.jobs.model import FINAL, NewJob, NotItsOwn, State, first_state, job_of, shortest, topic_of
 from apps.moments import written
 from bridges.database import Database, metadata
 from bridges.outbox import Outbox
@@ -54,14 +57,15 @@ jobs = Table(
     Column("claimed", Float),
     Column("created", Float, nullable=False),
     Column("changed", Float, nullable=False),
+    Column("told", String(64)),
     Index("jobs_by_owner", "owner", "created"),
     Index("jobs_by_status", "status", "created"),
 )
 
 
 class Job(NamedTuple):
-    """A row: whose it is, what is wanted, how it stands, when it was made and changed (unix seconds), and who works on
-    it."""
+    """A row: whose it is, what is wanted, how it stands, when it was made and changed (unix seconds), who works on it,
+    and the id of the event of its end."""
 
     owner: str
     wanted: dict[str, Any]
@@ -69,6 +73,7 @@ class Job(NamedTuple):
     created: float
     changed: float
     worker: str | None
+    told: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """As JSON; of given texts only how many there are."""
@@ -131,8 +136,8 @@ class JobStore:
             after = go_on(state)
             values: dict[str, Any] = {"claimed": time.time()} if worker is not None else {}
             if after is not None:
-                values |= {"changed": time.time(), **_columns(after)}
                 await self._outbox.put(connection, self._channel, [event_of(after)])
+                values |= {"changed": time.time(), **_columns(after)}  # behind the event: see `end_waits`
             if values:
                 await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
         if after is None:
@@ -181,11 +186,32 @@ class JobStore:
         async with self._database.reading() as connection:
             return [_job(row).state for row in await connection.execute(query)]
 
-    async def ended(self, job_ids: Sequence[str]) -> Sequence[State]:
+    async def ended(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """Those of these jobs that have come to their end."""
         query = select(jobs).where(jobs.c.id.in_(job_ids), jobs.c.status.in_(FINAL))
         async with self._database.reading() as connection:
-            return [_job(row).state for row in await connection.execute(query)]
+            return [_job(row) for row in await connection.execute(query)]
+
+    async def end_waits(self, job: Job) -> bool:
+        """True if the end of a job that has ended may not be in the log yet. Of the event and the change, which are of
+        one transaction, the event has the earlier time."""
+        return job.told is None and await self._outbox.waits(self._channel, job.changed)
+
+    async def told(self, job_id: str, event_id: str) -> None:
+        """The end of this job is in the log, with this id."""
+        async with self._database.writing() as connection:
+            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(told=event_id))
+
+    async def record_ends(self, connection: AsyncConnection, events: Sequence[Event], ids: Sequence[str]) -> None:
+        """These events of ours are in the log, with these ids: for the outbox, in its transaction."""
+        ends = [
+            {"job": job_of(event.topics[0]), "event": event_id}
+            for event, event_id in zip(events, ids, strict=True)
+            if ujson.loads(event.data)["status"] in FINAL
+        ]
+        if ends:
+            of_job = update(jobs).where(jobs.c.id == bindparam("job"))
+            await connection.execute(of_job.values(told=bindparam("event")), ends)
 
     async def purge(self, before: float) -> int:
         """Forget finished jobs that have not changed since; how many."""
@@ -210,7 +236,7 @@ def _job(row: Any) -> Job:
     data = None if row.data is None else ujson.loads(row.data)
     progress = shortest(row.progress)
     state = State(row.id, row.status, progress, row.stage, row.message, row.timestamp, data, row.said)
-    return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed, row.worker)
+    return Job(row.owner, ujson.loads(row.wanted), state, row.created, row.changed, row.worker, row.told)
 
 
 def event_of(state: State) -> Event:

@@ -5,10 +5,11 @@ it, on every node, as its streams do).
 
 Invariants: a stream tells the present state first (the newest that this node knows: timestamps of a job rise), then
 every change, the last one included; it ends once its reader has the last, and not while that is on its way from the
-database; who comes back after that is told that there is nothing more (204). Who opens streams too often is refused
-before the database is asked, and comes back later by itself (contract, Never stranded). Between the look into the
-database and the opening of the stream nothing can be missed: what is delivered meanwhile is remembered here. A state
-may come twice.
+database to the log, or from there to this node; who comes back after that is told that there is nothing more (204).
+That goes by where the end stands in the log, and by no clock. Who opens streams too often is refused before the
+database is asked, and comes back later by itself (contract, Never stranded). Between the look into the database and the
+opening of the stream nothing can be missed: what is delivered meanwhile is remembered here. A state may come twice, and
+older ones behind a newer one that was first (timestamps tell) where a node died before it had them in the log.
 Cost: a look into the database per stream; the states of the `MAX_KNOWN` jobs that changed last, on each node.
 """
 
@@ -42,13 +43,13 @@ from server.selectors import exact_selector
 
 MAX_KNOWN = 10_000
 FEEDS_AT_A_TIME = 1_000  # about a millisecond
-# A cursor from so long after a job's last change has seen it: the event follows the change by milliseconds.
-SEEN_SECONDS = 5.0
 
 
 class Known(NamedTuple):
-    """What was delivered last of a job: the event's position, its text and timestamp, and whether it was the end."""
+    """What was delivered last of a job: the event's place in the log (epoch and position), its text and timestamp, and
+    whether it was the end."""
 
+    epoch: str
     position: int
     text: str
     timestamp: str
@@ -66,8 +67,10 @@ class Watch:
         self._limit = PerMinute(per_minute)
         self.refused = 0
         self._known: OrderedDict[str, Known] = OrderedDict()
-        self._ending: set[str] = set()  # whose end is on its way, and is looked at again
+        # Jobs that have ended and whose end was not delivered here, and when somebody came for them (the loop's clock).
+        self.ending: dict[str, float] = {}
         self.lost = asyncio.Event()  # set when some events may never come
+        self.awaited = asyncio.Event()  # set when there is something in `ending`
         hub.listen(channel, self._delivered, self.lost.set)
 
     @property
@@ -96,7 +99,7 @@ class Watch:
             status, timestamp = _told_by(job_id, entry.event) if job_id else ("", "")
             if not status:
                 continue
-            known = Known(entry.position, entry.event.data, timestamp, status in FINAL)
+            known = Known(self.channel.epoch, entry.position, entry.event.data, timestamp, status in FINAL)
             self._known[job_id] = known
             self._known.move_to_end(job_id)
             if known.final:
@@ -110,11 +113,12 @@ class Watch:
         self._count(call.principal)
         before = self._known.get(job_id)
         job = owned(await self._store.get(job_id), job_id, call.principal)
-        finished = job.state.finished
-        if finished and self._has_seen_the_end(job, call):
-            raise Refused(FINISHED)
-        if finished:
-            self._finish_when_told(job)
+        if job.state.finished:
+            if self._has_seen_the_end(job, call):
+                raise Refused(FINISHED)
+            if not self.finish(job):
+                self.ending[job_id] = time.monotonic()
+                self.awaited.set()
         topic = exact_selector(topic_of(job_id))
 
         def greeting() -> bytes:
@@ -128,23 +132,26 @@ class Watch:
 
         return Admitted(Selection(frozenset([topic]), None, (topic,)), call.principal, greeting=greeting)
 
-    def _finish_when_told(self, job: Job) -> None:
-        """End the streams of a job that has ended, but not before its end was delivered here: it may be on its way from
-        the database to the log, and from there to this node. After `SEEN_SECONDS` with the relay at work it was."""
-        job_id = job.state.jobId
-        known = self._known.get(job_id)
-        if (known is not None and known.final) or (
-            time.time() > job.changed + SEEN_SECONDS and self._hub.relay.state()["ok"]
-        ):
-            self._finisher.finish(self.channel, topic_of(job_id), time.monotonic())
-        elif job_id not in self._ending:
-            self._ending.add(job_id)
-            asyncio.get_running_loop().call_later(SEEN_SECONDS, self._look_at_end, job)
+    def finish(self, job: Job) -> bool:
+        """End the streams of a job that has ended, once their readers have everything; False if its end has not been
+        delivered on this node, as far as is known."""
+        if self._delivered_end(job) is None:
+            told = self._told_end(job)
+            # Parts of a split channel are delivered side by side: the newest of all says nothing of the others.
+            if told is None or told > self.channel.log.head or self.channel.following.count > 1:
+                return False
+        self._finisher.finish(self.channel, topic_of(job.state.jobId), time.monotonic())
+        return True
 
-    def _look_at_end(self, job: Job) -> None:
-        self._ending.discard(job.state.jobId)
-        if self.watching(job.state.jobId):
-            self._finish_when_told(job)
+    def _delivered_end(self, job: Job) -> int | None:
+        """The position of a job's end, if it was delivered here and the log is still the same."""
+        known = self._known.get(job.state.jobId)
+        return known.position if known is not None and known.final and known.epoch == self.channel.epoch else None
+
+    def _told_end(self, job: Job) -> int | None:
+        """The position of a job's end by the database, if that is of this log."""
+        told = parse_id(job.told or "")
+        return told[1] if told is not None and told[0] == self.channel.epoch else None
 
     def _count(self, principal: Principal) -> None:
         """Count a stream that somebody wants to open. Raises Refused."""
@@ -160,10 +167,8 @@ class Watch:
         parsed = parse_id(cursor)
         if parsed is None or parsed[0] != self.channel.epoch:
             return False
-        known = self._known.get(job.state.jobId)
-        if known is not None and known.final:
-            return parsed[1] >= known.position
-        return parsed[1] / 1e6 > job.changed + SEEN_SECONDS
+        end = self._delivered_end(job) or self._told_end(job)
+        return end is not None and parsed[1] >= end
 
 
 def _told_by(job_id: str, event: Event) -> tuple[str, str]:

@@ -380,6 +380,7 @@ class Delivery:
 
     def __init__(self) -> None:
         self.listener: Callable[[Any], None] = lambda _: None
+        self.channels = {"jobs": SimpleNamespace(epoch="abcdef")}
 
     def listen(self, _: str, listener: Callable[[Any], None], missed: Callable[[], None]) -> None:
         self.listener = listener

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,9 +19,11 @@ from handlers.streams import StreamCall
 from server.event import Event
 from server.finishing import Finisher
 from server.hub import Hub
+from server.ids import format_id
 from server.relay.protocol import Entry
 from server.rights import ANONYMOUS, DEVELOPMENT, Principal
 
+EPOCH, OTHER = "abcdef", "fedcba"
 FIRST = State("a1", "processing", 10, "s", "m", "2026-11-21T12:00:01.000Z")
 SECOND = replace(FIRST, progress=20, timestamp="2026-11-21T12:00:02.000Z")
 
@@ -32,6 +34,7 @@ class Node:
     def __init__(self, kept: State, *meanwhile: State) -> None:
         self.kept, self.meanwhile = kept, meanwhile
         self.looks = 0
+        self.channels = {"jobs": SimpleNamespace(epoch=EPOCH)}
         self.delivered: Callable[[Sequence[Entry]], None] = lambda _: None
         parts: Any = self
         self.watch = Watch(cast(JobStore, parts), cast(Hub, parts), cast(Finisher, None), "jobs", per_minute=1)
@@ -94,26 +97,24 @@ def test_who_has_no_token_or_comes_too_often_costs_no_look_into_the_database() -
 
 
 class Ended:
-    """A node whose database has the end of a job before its log has: it was `changed` so long ago."""
+    """A node whose database has a job that has ended, with `told` as the id of the event of its end."""
 
-    def __init__(self, seconds_ago: float, *, relay_ok: bool = True) -> None:
+    def __init__(self, told: str | None = None, *, head: int = 0, shards: int = 1) -> None:
         self.finished: list[str] = []
-        self.job = Job("me", {}, replace(FIRST, status="completed"), 0.0, time.time() - seconds_ago, None)
+        self.job = Job("me", {}, replace(FIRST, status="completed"), 0.0, 0.0, None, told)
         self.delivered: Callable[[Sequence[Entry]], None] = lambda _: None
-        self.channels, self.relay = {"jobs": self}, self
-        self.epoch, self.relay_ok = "abcdef", relay_ok
-        self.index = self
+        self.channels, self.epoch = {"jobs": self}, EPOCH
+        self.log, self.following = SimpleNamespace(head=head), SimpleNamespace(count=shards)
+        self.cursor = ""
         parts: Any = self
-        self.watch = Watch(cast(JobStore, parts), cast(Hub, parts), cast(Finisher, parts), "jobs", per_minute=9)
+        self.watch = Watch(cast(JobStore, parts), cast(Hub, parts), cast(Finisher, parts), "jobs", per_minute=99)
 
     def listen(self, channel: str, delivered: Callable[[Sequence[Entry]], None], _: Callable[[], None]) -> None:
         self.delivered = delivered
 
-    def state(self) -> dict[str, object]:
-        return {"ok": self.relay_ok}
-
-    def of_topic(self, _: str) -> list[Any]:
-        return []
+    def deliver_the_end(self, position: int) -> None:
+        event = Event((topic_of("a1"),), self.job.state.text(), private=True)
+        self.delivered([Entry(position, "", event, b"", 0.0)])
 
     def finish(self, _: object, topic: str, now: float) -> None:
         self.finished.append(topic)
@@ -121,37 +122,60 @@ class Ended:
     async def get(self, job_id: str) -> Job:
         return self.job
 
-    async def admit(self) -> None:
-        request: Any = self
-        await self.watch.admit(StreamCall(request, {"jobId": "a1"}, {}, DEVELOPMENT))
-
     def header(self, _: bytes) -> str:
-        return ""
+        return self.cursor
+
+    def answer(self, cursor: str = "") -> str:
+        """What a stream with this cursor is: "finished", one that "ends", or one that "waits" for the end."""
+        self.cursor = cursor
+        self.finished, request = [], cast(Any, self)
+        try:
+            asyncio.run(self.watch.admit(StreamCall(request, {"jobId": "a1"}, {}, DEVELOPMENT)))
+        except Refused as refused:
+            return refused.code
+        waits = "a1" in self.watch.ending and self.watch.awaited.is_set()
+        assert waits is not bool(self.finished)
+        return "waits" if waits else "ends"
 
 
 def test_a_stream_does_not_end_while_the_end_is_on_its_way_to_the_log() -> None:
     """J3: one that resumes right behind the commit would be told that it has everything, and lack the last state."""
-
-    async def watch() -> None:
-        node = Ended(0)
-        await node.admit()
-        assert node.finished == []
-        event = Event((topic_of("a1"),), node.job.state.text(), private=True)
-        node.delivered([Entry(1, "", event, b"", 0.0)])
-        assert node.finished == [topic_of("a1")]
-
-    asyncio.run(watch())
+    node = Ended(head=50)
+    assert node.answer() == node.answer(format_id(EPOCH, 40)) == "waits"
+    node.deliver_the_end(60)
+    assert node.finished == [topic_of("a1")]
 
 
-@pytest.mark.parametrize(("seconds_ago", "relay_ok", "ends"), [(60, True, True), (60, False, False), (1, True, False)])
-def test_an_end_of_long_ago_is_in_the_log_if_the_relay_is_at_work(
-    seconds_ago: float, relay_ok: bool, ends: bool
+@pytest.mark.parametrize(
+    ("told", "head", "shards", "answer"),
+    [
+        (format_id(EPOCH, 50), 50, 1, "ends"),
+        (format_id(EPOCH, 50), 49, 1, "waits"),  # this node's tail lags
+        (format_id(EPOCH, 50), 99, 4, "waits"),  # as may the one of its part of the channel
+        (format_id(OTHER, 50), 99, 1, "waits"),  # the log that had it is lost
+        (None, 99, 1, "waits"),
+    ],
+)
+def test_a_stream_ends_at_once_if_this_node_has_all_of_the_log_up_to_the_end(
+    told: str | None, head: int, shards: int, answer: str
 ) -> None:
-    """J3: a node that has begun since has seen no event of it."""
+    """J3: also on a node that has begun since and was delivered nothing of the job."""
+    assert Ended(told, head=head, shards=shards).answer() == answer
 
-    async def watch() -> None:
-        node = Ended(seconds_ago, relay_ok=relay_ok)
-        await node.admit()
-        assert bool(node.finished) is ends
 
-    asyncio.run(watch())
+@pytest.mark.parametrize("delivered", [True, False])
+def test_who_has_seen_the_end_is_told_that_there_is_no_more_and_nobody_else_is(delivered: bool) -> None:
+    """J3, J7: by where the end stands in the log. Neither the time since nor the state of the relay say it."""
+    node = Ended(None if delivered else format_id(EPOCH, 50), head=60)
+    if delivered:
+        node.deliver_the_end(50)
+    cursors = [format_id(EPOCH, 50), format_id(EPOCH, 51), format_id(EPOCH, 49), format_id(OTHER, 51), "", "odd"]
+    assert [node.answer(cursor) for cursor in cursors] == ["finished", "finished", "ends", "ends", "ends", "ends"]
+
+
+def test_an_end_that_was_delivered_from_a_log_that_is_lost_has_been_seen_by_nobody_for_sure() -> None:
+    """J3: a reader's cursor in the new log may have got there by way of a gap."""
+    node = Ended(head=60)
+    node.deliver_the_end(50)
+    node.epoch = OTHER
+    assert [node.answer(cursor) for cursor in (format_id(OTHER, 55), "")] == ["waits", "waits"]
