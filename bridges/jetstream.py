@@ -9,8 +9,8 @@ longer than `PATIENCE_SECONDS`, all that has come is given back for later, and n
 
 Invariants: nothing is acknowledged that is not in the log. What comes again because an acknowledgement was lost is
 recognised by its key, within the time that keys count (`idempotency_seconds`). With `ordered` events are in the order
-of the stream: one node at a time reads (`turns`), and begins only when what was taken before and not acknowledged is
-due again.
+of the stream: one node at a time reads (`turns`), begins only when what was taken before and not acknowledged is due
+again, and gives back what is new until all of that has come. (A server that stood still sends what is new first.)
 Cost: one append and one acknowledgement per message, both in batches.
 Sources: NATS ADR-13 (pull subscribe internals), JetStream API v1.
 """
@@ -50,6 +50,7 @@ ACK_WAIT_SECONDS = 5.0  # of a consumer that is created here
 MARGIN_SECONDS = 0.5
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 10.0
+MAX_OVERTAKEN = 5  # in a row; then what does not come is taken for lost at the server, and the rest goes on
 NANOSECONDS = 1_000_000_000
 
 log = get_logger("bridge")
@@ -81,6 +82,27 @@ def subject_matches(pattern: str, subject: str) -> bool:
             return False
         tokens = tokens[: len(wanted)]
     return len(wanted) == len(tokens) and all(one in ("*", other) for one, other in zip(wanted, tokens, strict=True))
+
+
+class Unacknowledged(NamedTuple):
+    """What was taken and not acknowledged: so many messages, none of them with a sequence number beyond `upto`. They
+    come before all that is beyond it."""
+
+    messages: int
+    upto: int
+
+    def without(self, batch: Sequence[Msg]) -> Unacknowledged | None:
+        """What is left when these have come, in this order; None if one of them came too early."""
+        left = self.messages
+        for msg in batch:
+            if msg.metadata.sequence.stream <= self.upto:
+                left -= 1
+            elif left > 0:
+                return None
+        return Unacknowledged(max(0, left), self.upto)
+
+
+NOTHING = Unacknowledged(0, 0)
 
 
 class Pull:
@@ -175,6 +197,8 @@ class JetStream(Bridge):
         self._delays = Waits(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         self._ack_wait_seconds = ACK_WAIT_SECONDS
         self._stirred = asyncio.Event()
+        self._due = NOTHING  # again, before what is new
+        self._overtaken = 0
 
     async def follow(self) -> None:
         """See Bridge.follow."""
@@ -239,6 +263,7 @@ class JetStream(Bridge):
                     await pull.rest()
                 if pull.came and not await self._take(pull):
                     await self.rest(await self._give_back(pull))
+                    self._due = await self._unacknowledged(connection)
             await self._finish(pull)
             await connection.settle()
         finally:
@@ -259,17 +284,34 @@ class JetStream(Bridge):
 
     async def _await_others(self, connection: NatsConnection) -> None:
         """What another took and did not acknowledge has to come first: it is due after the consumer's `ack_wait`."""
-        if not self._ordered:
-            return
-        jetstream = connection.client.jetstream(domain=self._consumer.domain)
-        info = await jetstream.consumer_info(self._consumer.stream, self._consumer.durable)
-        if info.num_ack_pending:
-            log.info("awaits_redelivery", bridge=self.name, messages=info.num_ack_pending)
+        self._due = await self._unacknowledged(connection)
+        if self._due.messages:
+            log.info("awaits_redelivery", bridge=self.name, messages=self._due.messages)
             await self.rest(self._ack_wait_seconds + MARGIN_SECONDS)
 
+    async def _unacknowledged(self, connection: NatsConnection) -> Unacknowledged:
+        if not self._ordered:
+            return NOTHING
+        jetstream = connection.client.jetstream(domain=self._consumer.domain)
+        info = await jetstream.consumer_info(self._consumer.stream, self._consumer.durable)
+        return Unacknowledged(info.num_ack_pending or 0, info.delivered.stream_seq if info.delivered else 0)
+
+    def _left(self, batch: Sequence[Msg]) -> Unacknowledged | None:
+        """What is still due when these have been taken; None if they have to wait for it."""
+        left = self._due.without(batch)
+        if left is not None:
+            self._overtaken = 0
+            return left
+        self._overtaken += 1
+        log.warning("overtaken", bridge=self.name, messages=self._due.messages, times=self._overtaken)
+        return NOTHING if self._overtaken > MAX_OVERTAKEN else None
+
     async def _take(self, pull: Pull) -> bool:
-        """Append a batch and acknowledge it; False if the relay is away."""
+        """Append a batch and acknowledge it; False if the relay is away, or if something else is due before."""
         batch = pull.batch()
+        left = self._left(batch)
+        if left is None:
+            return False
         delivering = asyncio.ensure_future(
             self.deliver([self._taken(msg) for msg in batch], patience_seconds=PATIENCE_SECONDS)
         )
@@ -285,6 +327,7 @@ class JetStream(Bridge):
         for number, msg in enumerate(batch):
             await (msg.term() if number in refused else msg.ack())
             pull.came.popleft()
+        self._due = left
         self.counts.lag = batch[-1].metadata.num_pending + len(pull.came)
         self._delays.reset()
         return True

@@ -116,6 +116,28 @@ def test_of_two_nodes_one_reads_and_when_it_is_killed_the_other_goes_on_in_order
     assert facts(other, "n")["published"] > 300
 
 
+def test_what_is_new_does_not_overtake_what_a_dead_node_had_in_hand_when_the_server_stood_still(
+    nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
+) -> None:
+    """A server that was suspended while the other node waited is asked before it has noticed what is due again."""
+    moments = random.Random(seed)
+    impatient(nats)
+    holder, other = holder_and_other(nats, redis, node)
+    with fed(feeding(nats), holder, other, seed=seed) as scene:
+        scene.wait_for(moments.randrange(50, 200))
+        redis.signal(signal.SIGSTOP)  # so that something is in hand
+        scene.wait_for(moments.randrange(50, 200))
+        holder.kill()
+        redis.signal(signal.SIGCONT)
+        wait_until(lambda: "awaits_redelivery" in other.log(), 30, "the other node's turn")
+        nats.signal(signal.SIGSTOP)
+        time.sleep(ACK_WAIT_SECONDS + moments.uniform(0.6, 1.5))  # longer than it waits
+        nats.signal(signal.SIGCONT)
+        until_active(other, "n")
+        scene.wait_for(100)
+    assert facts(other, "n")["published"] > 300
+
+
 def test_a_node_that_is_stopped_hands_over_at_once(
     nats: NatsServer, redis: RedisServer, node: StartNode, seed: int
 ) -> None:
