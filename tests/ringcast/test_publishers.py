@@ -49,6 +49,23 @@ def test_an_event_published_over_http_arrives_with_all_its_fields(node: Node) ->
         assert publisher.publish_many([]) == []
 
 
+def test_an_event_with_a_place_reaches_who_selects_the_region(node: Node, redis: RedisServer) -> None:
+    here, far = (52.52, 13.405), (-33.86, 151.2)
+    region = EVENTS + "?lat=52.5&lon=13.4&radius=25"
+    with (
+        Publisher(node.url) as publisher,
+        closing(RedisPublisher(redis.url, within_seconds=5)) as directly,
+        Stream(node.port, region) as stream,
+    ):
+        assert stream.next_event().type == "hello"
+        for number, way in enumerate((publisher, directly)):
+            way.publish("t", "far", location=far)
+            way.publish_many([make_event("t", f"here {number}", location=here)])
+            assert stream.next_event().data == f"here {number}"
+        with pytest.raises(InvalidEvent, match="location.latitude"):
+            publisher.publish("t", "x", location=(91.0, 0.0))
+
+
 def test_one_call_is_enough_for_one_event(node: Node) -> None:
     assert publish(node.url, "t", "x")
 
