@@ -4,9 +4,11 @@ Owns the life of a bridge (from connection to connection, with waits that grow a
 (state, counters), and the appending of what its messages become. Must never know a protocol.
 
 Invariants: a message that does not fit its mapping is counted, told of in the log at most once a second, and let go:
-it must not stop its source. `deliver` returns when everything is in the log (or let go), and appends a channel's events
-in the order of the messages. Every append has an idempotency key, the message's own or one made for it, so that trying
-again after a lost answer never doubles. How much may be on its way is bounded: who brings more has to wait.
+it must not stop its source. One at which an application's handler raises what it should not comes again a few times,
+for nobody knows whose fault it is, and is let go then. What waits for the database or the relay waits as long as it has
+to. `deliver` returns when everything is in the log (or let go), and appends a channel's events in the order of the
+messages. Every append has an idempotency key, the message's own or one made for it, so that trying again after a lost
+answer never doubles. How much may be on its way is bounded: who brings more has to wait.
 Cost: one append per message with an identity of its own, all of a batch in one turn; one append for those without that
 follow each other.
 """
@@ -39,6 +41,9 @@ LONGEST_WAIT_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0  # a connection that lasted this long starts with the short wait again
 SECONDS_BETWEEN_LINES = 1.0
 STOP_SECONDS = 3.0
+DEFECT_TRIES = 3  # of a handler that raises, in a row: less than half a second, for what is behind has to wait
+DEFECT_DELIVERIES = 5  # by a source, which waits before each, longer and longer if nothing else is taken
+MAX_DEFECTS = 10_000  # messages that are remembered: about 1.5 MB
 
 log = get_logger("bridge")
 
@@ -81,7 +86,7 @@ COUNTERS = {
     "repeated": "Events that were in the log before: their message came again.",
     "unmappable": "Messages that did not fit their mapping, or whose event was refused; let go.",
     "dropped": "Messages that came faster than they could be appended; let go.",
-    "retries": "Tries to append that failed and were made again.",
+    "retries": "Tries to append, or to hand over to an application, that failed and were made again.",
     "reconnects": "Times that the connection to the source was lost; without a log there, messages may be missed.",
 }
 
@@ -208,6 +213,29 @@ class Taken(NamedTuple):
     mappings: Sequence[Mapping]
 
 
+class Defects:
+    """How often handlers raised at a message, whatever the reason: a defect of theirs, which a message of its kind will
+    always meet, or something that passes. Only coming again tells. `deliveries` is after how many a message is let go:
+    1 where the source does not give it again, or gives it to a dead-letter topic, which counts for itself.
+
+    A node knows only its own count: where messages go from node to node there are so many more deliveries.
+    """
+
+    def __init__(self, deliveries: int) -> None:
+        self._deliveries = deliveries
+        self._raised: dict[str, int] = {}
+
+    def is_hopeless(self, message: Message) -> bool:
+        """It has raised once more. True if it is to be let go."""
+        raised = 1 if message.id is None else self._raised.pop(message.id, 0) + 1
+        if message.id is None or raised >= self._deliveries:
+            return True
+        self._raised[message.id] = raised
+        if len(self._raised) > MAX_DEFECTS:
+            del self._raised[next(iter(self._raised))]
+        return False
+
+
 class SourceLost(Exception):
     """The source does not answer, or refuses. `reason` is safe to show: nothing of addresses or secrets."""
 
@@ -219,18 +247,20 @@ class SourceLost(Exception):
 class Bridge(ABC):
     """A bridge. `name` is unique among a node's. Made without waiting; `run` is kept running by the node.
 
-    `source_state` is "ok", or what is wrong with the source: `found` and `SourceLost` set it.
+    `source_state` is "ok", or what is wrong with the source: `found` and `SourceLost` set it. `deliveries` as `Defects`
+    has it.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, name: str, hub: Hub) -> None:
+    def __init__(self, name: str, hub: Hub, *, deliveries: int = DEFECT_DELIVERIES) -> None:
         self.name = name
         self.active = False  # True while this node reads the source
         self.source_state = "not connected yet"
         self.counts = Counts()
         self.publishing = Publishing(hub, name, self.counts)
         self.stopping = asyncio.Event()
+        self._defects = Defects(deliveries)
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -338,23 +368,31 @@ class Bridge(ABC):
 
     async def _handle(self, handler: Handler, message: Message, patience_seconds: float) -> None:
         """Raises Unmappable, RelayUnavailable."""
-        from bridges.database import DatabaseUnavailable  # only applications have handlers, and they have it anyway
+        from bridges.database import DatabaseUnavailable, is_of_values  # only applications have handlers, and have it
 
         deadline = time.monotonic() + patience_seconds
         waits = Waits()
+        raised = 0
         while True:
+            wait = waits.next()
             try:
                 return await handler(message)
             except Unmappable:
                 raise
             except (RelayUnavailable, DatabaseUnavailable) as error:
-                self.counts.retries += 1
-                wait = waits.next()
                 if time.monotonic() + wait > deadline:
                     raise RelayUnavailable(error.reason) from error
-            except Exception as error:  # a message must not stop its source
-                log.exception("handler_failed", bridge=self.name)
-                raise Unmappable("handler", f"raised {type(error).__name__}") from error
+            except Exception as error:
+                if is_of_values(error):
+                    raise Unmappable("message", "has values that the database cannot hold") from error
+                raised += 1
+                if raised == DEFECT_TRIES or time.monotonic() + wait > deadline:
+                    log.exception("handler_failed", bridge=self.name)
+                    reason = f"raised {type(error).__name__}"
+                    if self._defects.is_hopeless(message):
+                        raise Unmappable("handler", reason) from error
+                    raise RelayUnavailable(f"the handler {reason}") from error
+            self.counts.retries += 1
             await asyncio.sleep(wait)
 
 

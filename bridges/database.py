@@ -22,8 +22,9 @@ from weakref import WeakSet
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import MetaData, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import DataError, DBAPIError, NotSupportedError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from handlers.answers import Refused
@@ -35,8 +36,31 @@ metadata = MetaData()
 
 ANSWER_SECONDS = 10.0
 POOL_CONNECTIONS = 8
-# SQLSTATE classes: connection, resources, operator intervention (a server that starts, stops or has crashed).
-_AWAY_STATES = ("08", "53", "57P")
+READ_ONLY = "25006"
+# The database, a schema, a right, a column or a table is missing: it is being restored, or somebody's hand was in it.
+# Our statements are the same for all values, so no request and no message is at fault.
+_AMISS = ("3D000", "3F000", "42501", "42703", "42P01")
+# SQLSTATEs, whole or by class, that are no fault of a statement or its values: what is refused now may succeed later,
+# so who asks must be told to come back. Taken for anything else they cost what a source was told to forget.
+_AWAY_STATES = (
+    "08",  # no connection, or it broke
+    READ_ONLY,  # a standby, as after a failover
+    "25P03",  # our transaction stood still for longer than it may; so too 25P04, lasted
+    "25P04",
+    "28",  # the password, or who may connect, was changed
+    *_AMISS,
+    "40001",  # two transactions were in each other's way and this one was undone: serialisation,
+    "40003",  # or nobody knows how it ended,
+    "40P01",  # or a deadlock
+    "53",  # out of memory, disk or connections
+    "55006",  # somebody has what is wanted: an object in use, a lock that was not to be waited for
+    "55P03",
+    "57",  # an operator: a server that starts, stops or has crashed; a statement that was cancelled or took too long
+    "58",  # the system below: input, output, a file
+    "XX",  # the server's own defects, and damaged data
+)
+# The values themselves can't be stored, whenever it is tried: data exceptions, and what is beyond the server's limits.
+_VALUE_STATES = ("22", "54")
 # SQLite: busy, locked, read-only, input or output, full, cannot open.
 _AWAY_CODES = (5, 6, 8, 10, 13, 14)
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -65,7 +89,8 @@ class _SqliteConnection(sqlite3.Connection):
 
 
 class DatabaseUnavailable(Refused):
-    """The database does not answer, or not in time. Who asked is told to come back. `reason` is safe to show."""
+    """The database does not answer, not in time, or refuses for now. Who asked is told to come back. `reason` may be
+    shown to anybody."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(UNAVAILABLE, reason=reason)
@@ -99,14 +124,22 @@ class Database:
                 "command_timeout": ANSWER_SECONDS,
                 "server_settings": {"idle_in_transaction_session_timeout": f"{ANSWER_SECONDS * 1e3:.0f}"},
             }
-            options = {"pool_size": POOL_CONNECTIONS, "pool_pre_ping": True, "connect_args": limits}
+            options = {
+                "pool_size": POOL_CONNECTIONS,
+                "pool_timeout": ANSWER_SECONDS,
+                "pool_pre_ping": True,
+                "connect_args": limits,
+            }
         self._engine = create_async_engine(self.url, **options)
         if self.sqlite:
             event.listen(self._engine.sync_engine, "connect", _set_pragmas)
-        try:
-            await asyncio.to_thread(migrate, self.url)
-        except (DBAPIError, OSError) as error:
-            raise DatabaseUnavailable(_reason(error)) from error
+        else:
+            event.listen(self._engine.sync_engine, "handle_error", _leave_read_only)
+        async with _translated():
+            try:
+                await asyncio.to_thread(migrate, self.url)
+            except DBAPIError as error:
+                raise DatabaseUnavailable(_reason(error)) from error
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -157,25 +190,50 @@ def _set_pragmas(connection: Any, _: object) -> None:
     cursor.close()
 
 
+def _leave_read_only(context: ExceptionContext) -> None:
+    """Connections to a server that has become a standby, or sessions that are read-only, would stay as they are when
+    there is something to write to again. So none is used any more."""
+    if _state_of(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
+
+
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     """What says that the database is away becomes one error; what says that a statement is wrong stays as it is."""
     try:
         yield
-    except DBAPIError as error:
-        if error.connection_invalidated or _is_away(error.orig):
+    except Exception as error:
+        if _is_away(error):
+            if isinstance(error, DBAPIError) and _state_of(error.orig) in _AMISS:
+                log.error("database_amiss", reason=str(error.orig).partition("\n")[0])  # the name of what is missing
             raise DatabaseUnavailable(_reason(error)) from error
         raise
-    except (OSError, TimeoutError) as error:
-        raise DatabaseUnavailable(_reason(error)) from error
 
 
 def _is_away(error: BaseException | None) -> bool:
-    """True for what is no fault of the statement."""
-    state = getattr(error, "sqlstate", None) or ""
+    """True for what is no fault of the statement. Where there was no connection yet the driver's own errors come."""
+    # Not supported is a plan from before another node's migration: the next try makes a new one.
+    if isinstance(error, (OSError, TimeoutError, NoConnectionFree, NotSupportedError)):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _is_away(error.orig)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, (OSError, TimeoutError)) or state.startswith(_AWAY_STATES) or code in _AWAY_CODES
+    return _state_of(error).startswith(_AWAY_STATES) or code in _AWAY_CODES
+
+
+def is_of_values(error: Exception) -> bool:
+    """True if the database refuses the values themselves, and so will whenever it is asked."""
+    return isinstance(error, DBAPIError) and (
+        isinstance(error, DataError) or _state_of(error.orig).startswith(_VALUE_STATES)
+    )
+
+
+def _state_of(error: BaseException | None) -> str:
+    return getattr(error, "sqlstate", None) or ""
 
 
 def _reason(error: BaseException) -> str:
+    state = _state_of(error.orig if isinstance(error, DBAPIError) else error)
+    if state:
+        return f"the database refuses for now (SQLSTATE {state})"
     return f"the database does not answer ({type(error).__name__})"

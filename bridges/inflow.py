@@ -26,7 +26,7 @@ class InflowBridge(Bridge):
     """A bridge whose source does not wait. `follow` puts messages into `inflow`."""
 
     def __init__(self, name: str, hub: Hub, max_waiting: int) -> None:
-        super().__init__(name, hub)
+        super().__init__(name, hub, deliveries=1)
         self.inflow = Inflow(self, max_waiting)
 
     async def work(self) -> None:

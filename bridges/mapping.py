@@ -82,7 +82,8 @@ class Publication(NamedTuple):
 
 MapFunction = Callable[[Message], Sequence[Publication]]
 # Takes a message itself, and returns when it is safe. Called again for a message that comes again. Raises Unmappable
-# for one that never will do, RelayUnavailable or DatabaseUnavailable for one that should come again later.
+# for one that never will do, RelayUnavailable or DatabaseUnavailable for one that should come again later, as often as
+# it takes. Whatever else it raises has the message come again a few times.
 Handler = Callable[[Message], Awaitable[None]]
 # A template, or JSON whose texts are templates.
 Form = Template | dict[str, "Form"] | list["Form"] | int | float | bool | None

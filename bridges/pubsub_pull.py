@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from bridges.bridge import Bridge, SourceLost, Taken, Waits, first_of
+from bridges.bridge import DEFECT_DELIVERIES, Bridge, SourceLost, Taken, Waits, first_of
 from bridges.mapping import Mapping
 from bridges.pubsub import BySubscription, message_of
 from bridges.pubsub_connection import PubSubConnection, PubSubTarget, SubscriptionRefused, connect
@@ -59,7 +59,7 @@ class PubSubPull(Bridge):
         dead_letter: bool = False,
         max_waiting: int = 100,
     ) -> None:
-        super().__init__(name, hub)
+        super().__init__(name, hub, deliveries=1 if dead_letter else DEFECT_DELIVERIES)
         self._target = target
         self._mappings = mappings
         self.dead_letter = dead_letter

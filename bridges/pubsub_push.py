@@ -7,7 +7,8 @@ Pub/Sub takes 204 for an acknowledgement and gives again what gets any other sta
 the subscription has a dead-letter topic. So a message that does not fit its mapping is counted, told of and
 acknowledged, or, with `dead_letter`, answered 400 for that topic to have. What is no envelope of a subscription of ours
 is 400: it is counted too, but Pub/Sub never sends it, so there is a slip in somebody's settings and nothing may be lost
-by it. 401 and 403: the token. 503: the relay is away, or as many are under way as may be.
+by it. 401 and 403: the token. 503: the relay is away, or what an application's handler needs, or as many are under way
+as may be.
 
 Invariants: 204 only after the append. A token is judged before a byte of the body is read. A message that comes again
 is recognised by its id, on whichever node, within the time that keys count. Each node answers what reaches it.
@@ -20,7 +21,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
-from bridges.bridge import Bridge, Taken
+from bridges.bridge import DEFECT_DELIVERIES, Bridge, Taken
 from bridges.mapping import Message, Unmappable
 from bridges.pubsub import MAX_ENVELOPE_BYTES, BySubscription, Pusher, read_envelope
 from bridges.pubsub_tokens import PushTokens
@@ -49,7 +50,7 @@ class PubSubPush(Bridge):
         dead_letter: bool = False,
         max_waiting: int = 100,
     ) -> None:
-        super().__init__(name, hub)
+        super().__init__(name, hub, deliveries=1 if dead_letter else DEFECT_DELIVERIES)
         self._mappings = mappings
         self._tokens = PushTokens(name, pusher)
         self._dead_letter = dead_letter

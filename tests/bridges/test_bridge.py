@@ -13,9 +13,8 @@ from prometheus_client.exposition import generate_latest
 
 from bridges import bridge as bridge_module
 from bridges.bridge import Bridge, Publishing, SourceLost, Taken, Waits, first_of, metrics
-from bridges.database import DatabaseUnavailable
 from bridges.inflow import BATCH_MESSAGES, InflowBridge
-from bridges.mapping import Mapping, Message, Publication, Unmappable
+from bridges.mapping import Mapping, Message, Publication
 from server.event import Event
 from server.relay.protocol import RelayUnavailable
 from tests.bridges.conftest import until
@@ -261,49 +260,6 @@ def test_what_two_mappings_make_of_a_message_is_not_taken_for_one_another() -> N
             await one.deliver([taken("first", "m", PLAIN, other)])
         assert log.data == ["main first", "main other"]
         assert one.counts.repeated == 2
-
-    run(main())
-
-
-def test_a_handler_takes_messages_itself_in_their_order_and_again_while_it_can_not() -> None:
-    async def main() -> None:
-        log = hub()
-        seen: list[str] = []
-        errors: list[Exception] = [DatabaseUnavailable("away"), RelayUnavailable("away")]
-
-        async def handler(message: Message) -> None:
-            assert log.data == ["main before"]
-            if errors:
-                raise errors.pop()
-            seen.append(message.text())
-
-        one = Scripted("b", log)
-        handled = Mapping("*", handler=handler)
-        await one.deliver([taken("before"), taken("1", None, handled), taken("2", None, handled)], patience_seconds=10)
-        assert seen == ["1", "2"]
-        assert one.counts.retries == 2
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [(Unmappable("f", "r"), False), (ZeroDivisionError(), False), (DatabaseUnavailable("away"), True)],
-)
-def test_what_a_handler_can_never_take_is_let_go_and_what_it_can_not_now_comes_later(
-    error: Exception, raised: bool
-) -> None:
-    async def handler(message: Message) -> None:
-        raise error
-
-    async def main() -> None:
-        one = Scripted("b", hub())
-        with structlog.testing.capture_logs():
-            if raised:
-                with pytest.raises(RelayUnavailable, match="away"):
-                    await one.deliver([taken("1", None, Mapping("*", handler=handler))])
-            else:
-                assert await one.deliver([taken("1", None, Mapping("*", handler=handler))]) == {0}
 
     run(main())
 

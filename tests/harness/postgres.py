@@ -81,6 +81,25 @@ class PostgresServer:
             self._databases.add(name)
         return f"postgresql://ringcast@127.0.0.1:{self.port}/{name}"
 
+    def tell(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements as who may do everything, each by itself."""
+        for statement in statements:
+            where = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "ringcast", "-d", database)
+            self._run("psql", *where, "-q", "-v", "ON_ERROR_STOP=1", "-c", statement)
+
+    def end_sessions(self, name: str) -> None:
+        """End everybody's connections to a database."""
+        self.tell(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    def set_read_only(self, name: str) -> None:
+        """Let nobody write to a database, as on the standby that clients find after a failover."""
+        self.tell(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        self.end_sessions(name)
+
+    def set_writable(self, name: str) -> None:
+        """Let everybody write who connects from now on; those who are connected stay as they are."""
+        self.tell(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
     def kill(self) -> None:
         """SIGKILL for the whole server, as if its machine had died; its data stay."""
         assert self.process is not None
