@@ -2,6 +2,8 @@
 
 Owns the rules: a price has two sides (`high`, what buyers paid last; `low`, what sellers got last), each with the time
 of its trade; either may be unknown. A side that is older than the one known is no news: answers may come from a cache.
+A known price is never taken back: upstream has nulls for a side that nobody has traded yet, so who knows a trade knows
+more than an answer without it.
 Must never know of databases, requests or where prices come from.
 
 Moments are milliseconds since 1970 (`…_ms`), but for a trade's own time, which is upstream's: seconds.
@@ -26,6 +28,8 @@ DAY = 86_400
 MAX_ITEM = 999_999_999
 # A thousand times what exists. Sums over a day's points stay within 64 bits.
 MAX_PRICE = 10**12
+
+_Side = tuple[int | None, int | None]  # a price, and when it was paid
 
 
 class Steps(NamedTuple):
@@ -134,16 +138,23 @@ def _mean(total: Any, count: int) -> int | None:
 
 def advance(known: Quote | None, seen: Quote) -> Quote | None:
     """How an item stands after an answer; None if that is no news."""
-    if known is None:
-        return seen
-    high = seen if _is_newer(known.high_time, seen.high_time) else known
-    low = seen if _is_newer(known.low_time, seen.low_time) else known
-    after = Quote(high.high, low.low, high.high_time, low.low_time)
+    before = known or Quote()
+    high, high_time = _later((before.high, before.high_time), (seen.high, seen.high_time))
+    low, low_time = _later((before.low, before.low_time), (seen.low, seen.low_time))
+    after = Quote(high, low, high_time, low_time)
     return None if after == known else after
 
 
-def _is_newer(known: int | None, seen: int | None) -> bool:
-    return known is None or seen is None or seen >= known
+def _later(known: _Side, seen: _Side) -> _Side:
+    """The side that stands. Of two trades in one second it is the one that was answered last: seconds are all that
+    upstream says of their order. A price without a time gives way to every other, and takes the place of none that has
+    one."""
+    (price, at), (seen_price, seen_at) = known, seen
+    if seen_price is None:  # whatever time is beside it: there was no trade, so there is nothing to tell
+        return known
+    if price is None or at is None:
+        return seen
+    return seen if seen_at is not None and seen_at >= at else known
 
 
 def topic_of(item_id: int) -> str:

@@ -129,18 +129,22 @@ def test_an_item_that_is_new_can_be_watched_as_soon_as_it_is_there(server: Node,
 
 
 def test_only_what_has_changed_is_published(server: Node, api: Api) -> None:
-    """P3: many looks, one change, one event; an answer that is older than what is known is none."""
+    """P3: many looks, one change, one event; an answer that is older than what is known is none, also one from before
+    the first trade of a side."""
     with Stream(server.port, f"{STREAM}?items=4151") as stream:
         stream.next_event()
         before = api.prices
         api.trade(4151, high=1_500_000)
         updates(stream, 1)
-        newest, api.prices = api.prices, before
-        asked = len(api.asked)
-        wait_until(lambda: len(api.asked) > asked + 5)
+        newest = api.prices
+        for nothing in ({}, {"low": None, "lowTime": None}, {"high": None, "highTime": None}):
+            api.prices = before | {"4151": before["4151"] | nothing}
+            asked = len(api.asked)
+            wait_until(lambda: len(api.asked) > asked + 5)  # noqa: B023 - called at once
         api.prices = newest
         api.trade(4151, high=1_500_001)
-        assert updates(stream, 1)[0]["high"] == 1_500_001
+        [update] = updates(stream, 1)
+        assert (update["high"], update["low"]) == (1_500_001, newest["4151"]["low"])
 
 
 def test_who_comes_back_gets_what_was_missed(server: Node, api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 
@@ -25,11 +26,45 @@ DAY_MS = 86_400_000
         (Quote(10, 9, 5, 5), Quote(8, 7, 4, 6), Quote(10, 7, 5, 6)),
         (Quote(None, 9, None, 5), Quote(12, 9, 6, 5), Quote(12, 9, 6, 5)),
         (Quote(10, 9, 5, 5), Quote(12, 9, 5, 5), Quote(12, 9, 5, 5)),
+        # nulls: nobody had traded that side yet, as upstream knew it then
+        (Quote(10, 9, 5, 5), Quote(None, 9, None, 5), None),
+        (Quote(10, 9, 5, 5), Quote(10, None, 5, None), None),
+        (Quote(10, 9, 5, 5), Quote(None, None, None, None), None),
+        (Quote(10, 9, 5, 5), Quote(None, 7, None, 6), Quote(10, 7, 5, 6)),
+        (Quote(10, 9, 5, 5), Quote(11, None, 6, None), Quote(11, 9, 6, 5)),
+        (Quote(None, 9, None, 5), Quote(None, 9, None, 5), None),
+        (Quote(None, 9, None, 5), Quote(None, 8, None, 6), Quote(None, 8, None, 6)),
+        (None, Quote(None, None, None, None), Quote(None, None, None, None)),
+        (Quote(None, None, None, None), Quote(None, None, None, None), None),
+        # a time without a price: no trade
+        (Quote(10, 9, 5, 5), Quote(None, 9, 6, 5), None),
+        (Quote(None, 9, None, 5), Quote(None, 9, 6, 5), None),
+        (None, Quote(None, 9, 6, 5), Quote(None, 9, None, 5)),
+        (Quote(None, 9, 6, 5), Quote(10, 9, 5, 5), Quote(10, 9, 5, 5)),
+        # a price without a time: better than none, and than another one like it
+        (Quote(10, 9, 5, 5), Quote(12, 9, None, 5), None),
+        (Quote(None, 9, None, 5), Quote(12, 9, None, 5), Quote(12, 9, None, 5)),
+        (Quote(10, 9, None, 5), Quote(12, 9, None, 5), Quote(12, 9, None, 5)),
+        (Quote(10, 9, None, 5), Quote(10, 9, None, 5), None),
+        (Quote(10, 9, None, 5), Quote(12, 9, 0, 5), Quote(12, 9, 0, 5)),
+        (Quote(10, 9, 0, 5), Quote(12, 9, None, 5), None),
     ],
 )
 def test_what_is_older_than_what_is_known_is_no_news(known: Quote | None, seen: Quote, after: Quote | None) -> None:
     """P3: each side by its own time, for answers may come from a cache."""
     assert advance(known, seen) == after
+
+
+def test_answers_in_any_order_lead_to_the_last_trade_of_each_side() -> None:
+    """P3: so no cached answer takes anything back, wherever in between it comes."""
+    trades = [Quote(high, low, high, low) for high in (None, 1, 2) for low in (None, 3, 4)]
+    for order in itertools.permutations(trades, 4):
+        stands: Quote | None = None
+        for seen in order:
+            stands = advance(stands, seen) or stands
+        highs, lows = ([getattr(seen, side) or 0 for seen in order] for side in ("high", "low"))
+        high, low = max(highs) or None, max(lows) or None
+        assert stands == Quote(high, low, high, low)
 
 
 def test_an_update_has_the_words_of_the_seed_and_says_if_it_is_made_up() -> None:
