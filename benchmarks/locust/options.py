@@ -20,6 +20,7 @@ def add(parser: argparse.ArgumentParser, **_: Any) -> None:
         "publishers": (int, 10, "how many of the users publish; all others read"),
         "publish-rate": (float, 1.0, "events a second from each publisher"),
         "data-bytes": (int, 128, "size of an event's data"),
+        "stage-scale": (float, 1.0, "with stages: each takes so many times its length"),
         "silence-seconds": (float, 75.0, "a reader reconnects after so long without a byte"),
         "grace-seconds": (float, 5.0, "at the end readers wait so long for what is under way"),
         "bearer-token": (str, "", "a JWT that may publish and subscribe; empty: none is sent"),

@@ -24,7 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 # What the crowd is of, and where its users are.
-CROWDS = {"channel": "locustfile.py", "facilities": "facilities.py", "companies": "companies.py"}
+APPLICATIONS = ("facilities", "prices", "monitors", "jobs", "companies")
+CROWDS = {"channel": "locustfile.py"} | {name: f"{name}.py" for name in APPLICATIONS}
+SHAPE = "shape.py"
 
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -38,6 +40,12 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--spawn-rate", type=int, default=100, help="users started a second (100)")
     parser.add_argument(
         "--seconds", type=int, default=25, help="length of the run, the start of the users included (25)"
+    )
+    parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="readers come and go in stages: 30 s up to 100, a minute of that, 30 s down to none; "
+        "no --users, --spawn-rate and --seconds then",
     )
     parser.add_argument(
         "--max-age-seconds", type=float, default=10, help="the age at which the own server ends a stream (10; 0: never)"
@@ -89,29 +97,25 @@ def wait_for(host: str, process: subprocess.Popen[bytes], log_path: Path) -> Non
 
 def load(host: str, options: argparse.Namespace, further: list[str]) -> int:
     """Run Locust without its page; its exit code."""
+    files = [CROWDS[options.of], *([SHAPE] if options.stages else [])]
     command = [
         sys.executable,
         "-m",
         "locust",
         "-f",
-        str(FOLDER / CROWDS[options.of]),
+        ",".join(str(FOLDER / file) for file in files),
         "--headless",
         "--host",
         host,
         "--only-summary",
         "--loglevel",
         "WARNING",
-    ]
-    command += [
-        "--users",
-        str(options.users),
-        "--spawn-rate",
-        str(options.spawn_rate),
-        "--run-time",
-        f"{options.seconds}s",
         "--stop-timeout",
         "15",
     ]
+    if not options.stages:
+        command += ["--users", str(options.users), "--spawn-rate", str(options.spawn_rate)]
+        command += ["--run-time", f"{options.seconds}s"]
     return subprocess.run([*command, *further], cwd=ROOT, check=False).returncode
 
 

@@ -46,16 +46,21 @@ class Reader(User):
 
     def on_start(self) -> None:
         options = self.environment.parsed_options
-        url = f"{self.environment.host or self.host}{self.path(next(turn) % options.topics)}"
+        topic = next(turn) % options.topics
+        url, shown = f"{self.environment.host or self.host}{self.path(topic)}", self.headers(topic)
         self.ledger = Ledger()
         self.since = time.time()
         self.opened = 0.0
-        self.source = EventSource(url, self, headers(self.environment), silence_seconds=options.silence_seconds)
+        self.source = EventSource(url, self, shown, silence_seconds=options.silence_seconds)
         self.greenlet_of_stream = gevent.spawn(self.source.run)
 
     def path(self, topic: int) -> str:
         """What to ask for. `topic` is one of so many as the options say."""
         return f"/channels/{self.environment.parsed_options.channel}/events?topic=load/{topic}"
+
+    def headers(self, topic: int) -> dict[str, str]:  # noqa: ARG002 (for classes derived from this)
+        """What to show."""
+        return headers(self.environment)
 
     @task
     def listen(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import statistics
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +14,13 @@ from typing import Any, cast
 import pytest
 
 from apps.facilities.handlers import FacilityHandlers
-from tests.apps.facilities import ONE, SEARCH, SETTINGS, Answer, ask, change
+from tests.apps.facilities import ONE, SEARCH, SETTINGS, STREAM, Answer, ask, change, told
 from tests.conftest import StartNode
 from tests.harness.process import Node, wait_until
 from tests.harness.redis import RedisServer
+from tests.harness.stream import Stream
 
+ROUNDED = 0.001  # seconds
 LONDON = "/api/facilities/search?lat=51.5&lon=-0.1&radius=15"
 
 
@@ -26,6 +31,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node = Node(folder, database=f"sqlite:{folder}/facilities.db", **SETTINGS).start()
     yield node
     node.kill()
+
+
+class Ages:
+    """How old answers can have been at least and at most when they were given, counted from one change: what this
+    process can say of moments in another one."""
+
+    def __init__(self) -> None:
+        self._changed = (0.0, 0.0)
+        self._ages: list[tuple[float, float]] = []
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._changed = (began, time.monotonic())
+
+    @contextlib.contextmanager
+    def answer(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._ages.append((began - self._changed[1], time.monotonic() - self._changed[0]))
+
+    def means(self) -> tuple[float, float]:
+        return statistics.mean(least for least, _ in self._ages), statistics.mean(most for _, most in self._ages)
+
+    def longest(self) -> tuple[float, float]:
+        return max(least for least, _ in self._ages), max(most for _, most in self._ages)
 
 
 def figures(node: Node, route: str) -> dict[str, Any]:
@@ -154,23 +186,53 @@ def test_the_cache_is_counted_by_route(server: Node) -> None:
 
 
 def test_two_ways_of_keeping_searches_are_compared_on_live_traffic(node: StartNode, tmp_path: Path) -> None:
-    """F9: hits and the age of what was given, apart for A and B."""
-    trial: dict[str, Any] = {"response_cache_trial_routes": "/api/facilities/search", "response_cache_trial_drop": True}
+    """F9: hits, hit rate, and how old what was given was, apart for A and B: of four rounds of the same questions, with
+    a change after the second."""
+    route = "/api/facilities/search"
+    trial: dict[str, Any] = {"response_cache_trial_routes": route, "response_cache_trial_drop": True}
     server = node(database=f"sqlite:{tmp_path}/facilities.db", **SETTINGS, **trial)
-    questions = [f"/api/facilities/search?lat=6.5244&lon=3.3792&radius={radius}" for radius in range(20, 40)]
+    questions = [f"{route}?lat=6.5244&lon=3.3792&radius={radius}" for radius in range(20, 40)]
     strategies = {path: ask(server, path).headers["x-cache-strategy"] for path in questions}
-    assert set(strategies.values()) == {"A", "B"}
-    change(server, avg_wait_minutes=12)
-    assert {path: ask(server, path).cache for path in questions} == {
-        path: "HIT" if strategy == "A" else "MISS" for path, strategy in strategies.items()
-    }
-    stats = json.dumps(json.loads(server.get("/stats")[2])["response_cache"])
-    assert '"A"' in stats
-    assert '"B"' in stats
-    metrics = server.get("/metrics")[2].decode()
-    assert 'strategy="A"' in metrics
-    assert 'strategy="B"' in metrics
-    assert "ringcast_response_cache_changed_seconds_total{" in metrics
+    a = [path for path in questions if strategies[path] == "A"]
+    b = [path for path in questions if strategies[path] == "B"]
+    assert sorted(a + b) == questions and a and b
+    assert {ask(server, path).cache for path in questions} == {"HIT"}
+
+    ages = Ages()
+    with Stream(server.port, STREAM) as stream:
+        stream.next_event()
+        with ages.change():
+            change(server, avg_wait_minutes=12)
+        told(stream, 1)  # what a change drops is dropped again when its event comes
+    for wanted in ({"A": "HIT", "B": "MISS"}, {"A": "HIT", "B": "HIT"}):
+        for path in questions:
+            with ages.answer() if strategies[path] == "A" else contextlib.nullcontext():
+                assert ask(server, path).cache == wanted[strategies[path]]
+
+    facts = figures(server, route)
+    common = {"stale": 0, "skips": 0, "bypasses": 0, "coalesced": 0, "unkept": 0}
+    seconds = {name: facts["A"].pop(f"changed_seconds_{name}") for name in ("mean", "max")}
+    asked = {"hits": 3 * len(a), "misses": len(a), "hit_rate": 0.75, "computations": len(a)}
+    assert facts["A"] == common | asked | {"changed_hits": 2 * len(a)}
+    asked = {"hits": 2 * len(b), "misses": 2 * len(b), "hit_rate": 0.5, "computations": 2 * len(b)}
+    nothing = {"changed_hits": 0, "changed_seconds_mean": 0.0, "changed_seconds_max": 0.0}
+    assert facts["B"] == common | asked | nothing
+    assert (facts["entries"], facts["dropped"]) == (len(questions), {"change": len(b)})
+    for said, (least, most) in ((seconds["mean"], ages.means()), (seconds["max"], ages.longest())):
+        assert least - ROUNDED <= said <= most + ROUNDED
+
+    metrics = server.get("/metrics")[2].decode().splitlines()
+    for name, outcome, number in (
+        ("A", "hit", 3 * len(a)),
+        ("A", "miss", len(a)),
+        ("B", "hit", 2 * len(b)),
+        ("B", "miss", 2 * len(b)),
+    ):
+        labels = f'outcome="{outcome}",route="{route}",strategy="{name}"'
+        assert f"ringcast_response_cache_requests_total{{{labels}}} {number}.0" in metrics
+    for name, number in (("A", 2 * len(a)), ("B", 0)):
+        labels = f'route="{route}",strategy="{name}"'
+        assert f"ringcast_response_cache_changed_hits_total{{{labels}}} {number}.0" in metrics
 
 
 def test_answers_can_be_kept_in_redis(node: StartNode, tmp_path: Path) -> None:
