@@ -1,4 +1,4 @@
-"""A self-signed certificate for 127.0.0.1 and localhost, and a client's trust in it."""
+"""A self-signed certificate for localhost and an address, 127.0.0.1 as a rule, and a client's trust in it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Certificate:
         return ssl.create_default_context(cafile=str(self.chain))
 
 
-def make_certificate(folder: Path) -> Certificate:
-    """Valid from yesterday until tomorrow."""
+def make_certificate(folder: Path, *, address: str = "127.0.0.1", hours: float = 24.0) -> Certificate:
+    """Valid from two days ago until so many hours from now, or before now."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{folder.name}.localhost"[-64:])])
     now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    until = now + datetime.timedelta(hours=hours)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(until)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
