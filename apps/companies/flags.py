@@ -1,9 +1,9 @@
 """Flags: whether a company's events are streamed, as the database says, in the memory of every node.
 
 Owns what is known of the flags, and the end of a company's streams when it is switched off. A change through the API is
-told of on the channel and is seen at once; one that is made in the database by other means, or whose event got lost,
-after `LOOK_SECONDS`. An event says no more than "look": who may publish to the channel can't switch anybody on or off.
-Must never know who is asking.
+told of on the channel and is seen at once, by the node that made it before it says so; one that is made in the database
+by other means, or whose event got lost, after `LOOK_SECONDS`. An event says no more than "look": who may publish to the
+channel can't switch anybody on or off. Must never know who is asking.
 
 Invariants: while the database is away, what was known last counts. Nobody is ended by a switch that was put back: until
 the streams that were told to end are gone, new ones are asked to come back in a moment.
@@ -43,6 +43,7 @@ class Flags:
         self._different: set[str] = set()
         self._ended: dict[str, float] = {}
         self._news = asyncio.Event()
+        self._looking = asyncio.Lock()
         self.state = "ok"
         hub.listen(channel, self._delivered)
 
@@ -72,11 +73,12 @@ class Flags:
 
     async def look(self) -> None:
         """See what has changed in the database. Raises DatabaseUnavailable."""
-        before = self._different
-        await self.load()
-        for company in before ^ self._different:
-            if not self.allow(company):
-                self._end(company)
+        async with self._looking:  # a look that began earlier would put back what it saw
+            before = self._different
+            await self.load()
+            for company in before ^ self._different:
+                if not self.allow(company):
+                    self._end(company)
 
     def _end(self, company: str) -> None:
         now = time.monotonic()

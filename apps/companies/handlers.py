@@ -92,7 +92,9 @@ class CompanyHandlers:
         return Reply(found)
 
     async def _put(self, call: Call) -> Reply:
-        return Reply(await self._store.switch(_argument(call), call.body.streaming))
+        switched = await self._store.switch(_argument(call), call.body.streaming)
+        await self._flags.look()
+        return Reply(switched)
 
 
 def _named(call: Call) -> None:

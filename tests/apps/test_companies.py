@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ from server.serving import policy_of
 from tests.apps.asking import ask, headers_of
 from tests.apps.companies import (
     FLAGS,
-    GENERAL,
     HEALTH,
     OPERATOR,
     STATS,
@@ -33,12 +33,16 @@ from tests.apps.companies import (
 )
 from tests.conftest import StartNode, starting
 from tests.faults.witnesses import Attempt
+from tests.harness.clocks import WallClock
 from tests.harness.databases import DATABASES, new_database
-from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.postgres import PostgresServer
+from tests.harness.process import ROOT, TOKEN_SECRET, Node, wait_until
 from tests.harness.redis import RedisServer
 
 SETTINGS = {"apps": "companies", "simulate": False, "jwt_secret": TOKEN_SECRET, "drain_seconds": 0}
 Start = Callable[..., Node]
+HOUR_SECONDS = 3_600
+SHARED = pytest.mark.parametrize("start", ["postgresql"], indirect=True)  # SQLite is for a single node
 
 
 @pytest.fixture(params=DATABASES)
@@ -164,74 +168,6 @@ def test_heartbeats_are_comments_and_an_idle_stream_ends(node: StartNode) -> Non
     assert b"event: heartbeat" not in lines
 
 
-# --- two companies
-
-
-def test_two_companies_see_nothing_of_each_other(shared: Node) -> None:
-    """C4, C5: live, replayed, by the other's cursors, in statistics, in errors, at the general endpoint."""
-    one, two = of("one"), of("two")
-    with opened(shared, "one", one) as ours, opened(shared, "two", two) as theirs:
-        publish(shared, "one", 0.1)
-        foreign = publish(shared, "two", 0.2)
-        publish(shared, "one", 0.3)
-        assert values(ours, 2) == [0.1, 0.3]
-        assert values(theirs, 1) == [0.2]
-        found = until_stats(shared, one, connections={"one": 1}, replay={"one": 2})
-        assert (found["connections"]["totalConnections"], found["connections"]["activeCompanies"]) == (1, 1)
-        assert (found["replayCache"]["totalEvents"], found["replayCache"]["companies"]) == (2, 1)
-        health = ask(shared, "GET", HEALTH, claims=one)[1]["streaming"]
-        assert health == {"enabled": True, "activeConnections": 1, "activeCompanies": 1}
-    for cursor, wanted in (("earliest", [0.1, 0.3]), (foreign[0], [0.3])):
-        with opened(shared, "one", one, f"&lastEventId={cursor}") as stream:
-            assert values(stream, len(wanted)) == wanted
-            publish(shared, "two", 0.4)
-            publish(shared, "one", 0.5)
-            assert values(stream, 1) == [0.5]
-            assert b'"two"' not in stream.raw
-    with opened(shared, "one", one, "&last=1000") as stream:
-        values(stream, 4)
-        assert b'"two"' not in stream.raw
-
-
-def test_the_general_endpoint_gives_nothing_away(shared: Node) -> None:
-    """C4: to a company's token the channel is not there; with a grant for a topic it has this topic alone."""
-    assert ask(shared, "GET", GENERAL)[0] == 401
-    assert ask(shared, "GET", GENERAL, claims=of("general"))[0] == 404
-    granted = of("general") | {"ringcast": {"companies": {"subscribe": ["companies/general"]}}}
-    publish(shared, "another", 0.1)
-    publish(shared, "general", 0.2)
-    with Attempt(shared.port, f"{GENERAL}?lastEventId=earliest", **headers_of(granted)) as stream:
-        assert values(stream, 1) == [0.2]
-        publish(shared, "another", 0.3)
-        publish(shared, "general", 0.4)
-        assert values(stream, 1) == [0.4]
-        assert b"another" not in stream.raw
-    body = {"topic": "companies/another", "data": "{}"}
-    assert ask(shared, "POST", GENERAL, body, granted)[0] == 403
-
-
-def test_a_stranger_at_the_general_endpoint_is_no_stream_of_a_company(shared: Node) -> None:
-    """C5: who may select a topic but not read it does not count."""
-    granted = of("near") | {"ringcast": {"companies": {"subscribe": ["companies/near"]}}}
-    with Attempt(shared.port, f"{GENERAL}?topic=companies/far", **headers_of(granted)) as stream:
-        assert stream.next_event().type == "hello"
-        with opened(shared, "near", of("near")):
-            counted = until_stats(shared, OPERATOR)["connections"]["connectionsByCompany"]
-    assert (counted.get("near"), counted.get("far")) == (1, None)
-
-
-def test_errors_tell_nothing_of_another_company(shared: Node) -> None:
-    """C4: whether it is there, or switched off, or has events, the answer is one."""
-    publish(shared, "busy", 0.1)
-    ask(shared, "PUT", f"{FLAGS}/switched-off", {"streaming": False}, OPERATOR)
-    wait_until(lambda: not ask(shared, "GET", HEALTH, claims=of("switched-off"))[1]["streaming"]["enabled"])
-    answers = [ask(shared, "GET", path_of(name), claims=of("b")) for name in ("busy", "switched-off", "nothing")]
-    assert answers[0] == answers[1] == answers[2]
-    for method, path in (("GET", FLAGS), ("GET", f"{FLAGS}/busy"), ("PUT", f"{FLAGS}/busy")):
-        assert ask(shared, method, path, {"streaming": True}, of("busy"))[0] == 403
-        assert ask(shared, method, path, {"streaming": True})[0] == 401
-
-
 # --- statistics
 
 
@@ -320,14 +256,49 @@ def test_a_company_that_is_switched_on_again_at_once_is_asked_to_come_back(share
         assert (farewell.type, data(farewell)["reconnect"]) == ("unavailable", True)
 
 
-def test_companies_may_have_to_be_switched_on_and_that_in_the_database(node: StartNode, tmp_path: Path) -> None:
+def documented() -> str:
+    """The statement that docs/apps/companies.md gives for the flag of company `a`."""
+    text = (ROOT / "docs" / "apps" / "companies.md").read_text()
+    [statement] = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    return str(statement)
+
+
+def run(request: pytest.FixtureRequest, node: Node, statement: str) -> None:
+    """Run it in the node's database, of which no node is told."""
+    kind, _, place = str(node.settings["database"]).partition(":")
+    if kind == "sqlite":
+        with contextlib.closing(sqlite3.connect(place)) as database, database:
+            database.execute(statement)
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    server.tell(statement, database=place.rpartition("/")[2])
+
+
+def test_the_statement_of_the_docs_switches_a_company_off_with_a_flag_and_without(
+    request: pytest.FixtureRequest, start: Start
+) -> None:
+    """C4."""
+    node = start()
+    with opened(node, "a", of("a")) as stream:
+        run(request, node, documented())
+        assert [block.type for block in stream.wait_end(20) if block.data][-1] == "finished"
+    assert ask(node, "GET", path_of("a"), claims=of("a"))[0] == 403
+    ask(node, "PUT", f"{FLAGS}/a", {"streaming": True}, OPERATOR)
+    wait_until(lambda: enabled_for(node)["a"])
+    run(request, node, documented())
+    wait_until(lambda: not enabled_for(node)["a"], 20)
+    assert ask(node, "GET", path_of("a"), claims=of("a"))[0] == 403
+
+
+def test_companies_may_have_to_be_switched_on_and_that_in_the_database(
+    request: pytest.FixtureRequest, start: Start
+) -> None:
     """C4: with another default, by a statement that no node is told of."""
-    server = node(**SETTINGS, companies_streaming=False)
+    server = start(companies_streaming=False)
     assert ask(server, "GET", path_of("a"), claims=of("a"))[0] == 403
     assert enabled_for(server) == {"nobody": False, "of none": False, "operator": False, "a": False}
-    with contextlib.closing(sqlite3.connect(tmp_path / "ringcast.db")) as database, database:
-        database.execute("INSERT INTO companies (id, streaming) VALUES ('a', true)")
-    wait_until(lambda: ask(server, "GET", HEALTH, claims=of("a"))[1]["streaming"]["enabled"])
+    run(request, server, documented().replace("false", "true"))
+    wait_until(lambda: enabled_for(server)["a"], 20)
     assert enabled_for(server) == {"nobody": False, "of none": False, "operator": False, "a": True}
     opened(server, "a", of("a")).close()
     assert ask(server, "GET", path_of("b"), claims=of("b"))[0] == 403
@@ -360,6 +331,7 @@ def test_a_flag_that_is_none_is_refused(shared: Node, path: str, body: object, s
 # --- two nodes
 
 
+@SHARED
 def test_two_nodes_are_one(start: Start, tmp_path: Path) -> None:
     """C3, C4, C5: published here, read there, replayed on either; numbers add up; a flag reaches both."""
     redis = RedisServer(tmp_path).start()
@@ -385,5 +357,34 @@ def test_two_nodes_are_one(start: Start, tmp_path: Path) -> None:
         until_stats(second, OPERATOR, connections={})
         third = start(relay=redis.url)  # what was there before it counts too
         until_stats(third, OPERATOR, connections={}, replay={"a": 2, "b": 1})
+    finally:
+        redis.stop()
+
+
+@SHARED
+def test_a_day_is_replayed_and_what_is_older_is_a_declared_gap_on_every_node(start: Start, tmp_path: Path) -> None:
+    """C3, C5: 24 h by the clock of Redis, which the log is kept in."""
+    clock = WallClock(tmp_path)
+    with clock.worn():
+        redis = RedisServer(tmp_path).start()
+    try:
+        nodes = [start(relay=redis.url) for _ in range(2)]
+        [before] = publish(nodes[0], "a", 0.1)
+        [older] = publish(nodes[1], "a", 0.2)
+        clock.set(2 * HOUR_SECONDS)
+        kept = publish(nodes[1], "a", 0.3)
+        clock.set(25 * HOUR_SECONDS)
+        kept += publish(nodes[0], "a", 0.4)
+        wait_until(lambda: redis.command("XLEN", "{ringcast:companies}:events") == b":2", 20, "the older events gone")
+        nodes.append(start(relay=redis.url))  # it has nothing in memory
+        for node in nodes:
+            until_stats(node, OPERATOR, replay={"a": 2})
+            with opened(node, "a", of("a"), f"&lastEventId={before}") as stream:
+                gap = stream.next_event()
+                assert (gap.type, data(gap)["reason"], data(gap)["from"]) == ("gap", "history", before)
+                assert [block.id for block in stream.events(2)] == kept
+            for cursor, count in ((older, 2), (kept[0], 1)):
+                with opened(node, "a", of("a"), f"&lastEventId={cursor}") as stream:
+                    assert [block.id for block in stream.events(count)] == kept[-count:]
     finally:
         redis.stop()

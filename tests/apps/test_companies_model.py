@@ -111,16 +111,19 @@ def entry(position: int, *topics: str) -> Entry:
 
 
 def test_what_the_log_has_dropped_counts_no_more() -> None:
-    """C5: to the minute; what is no company's counts for none."""
+    """C5: by minutes, each until the last of it is gone; what is no company's counts for none."""
     counts = Counts()
     counts.add([entry(1, "companies/a"), entry(2, "companies/b"), entry(3, "flags/a"), entry(4)])
     counts.add([entry(MINUTE + 1, "companies/a"), entry(3 * MINUTE, "companies/a", "companies/b")])
     assert counts.by_company() == {"a": 3, "b": 1}
-    counts.forget(MINUTE - 1)
+    counts.forget(2)
     assert counts.by_company() == {"a": 3, "b": 1}
-    counts.forget(MINUTE)
+    counts.forget(3)
     assert counts.by_company() == {"a": 2}
-    counts.forget(4 * MINUTE)
+    counts.add([entry(MINUTE - 1, "companies/b"), entry(MINUTE - 2, "companies/b")])
+    counts.forget(MINUTE - 2)
+    assert counts.by_company() == {"a": 2, "b": 2}
+    counts.forget(3 * MINUTE)
     assert counts.by_company() == {}
 
 
