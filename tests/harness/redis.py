@@ -41,7 +41,10 @@ class RedisServer:
             for name, value in self.options.items():
                 command += [f"--{name.replace('_', '-')}", value]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # Python ignores SIGXFSZ, and so does what it starts: at a limit on the size of its files a write fails.
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, restore_signals=False
+            )
         wait_until(lambda: self._answers(), 10, f"Redis on port {self.port}")
         return self
 
