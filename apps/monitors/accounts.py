@@ -14,10 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from apps.moments import written
 from apps.monitors.model import Said
+from apps.monitors.outgoing import Outgoing
 from apps.monitors.tables import keys, tenants, users
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database
-from bridges.outbox import Outbox
 
 MAX_USERS = 100
 
@@ -42,12 +42,11 @@ class Taken(Exception):
 
 
 class Accounts:
-    """`channel` is where a tenant's events go."""
+    """`queue` is where a tenant's events go."""
 
-    def __init__(self, database: Database, outbox: Outbox, channel: str) -> None:
+    def __init__(self, database: Database, queue: Outgoing) -> None:
         self._database = database
-        self._outbox = outbox
-        self._channel = channel
+        self._queue = queue
 
     async def register(self, email: str, password: str, tenant_name: str, *, simulated: bool = False) -> User:
         """A new tenant with its first user. Raises Taken, DatabaseUnavailable (as all of these)."""
@@ -96,20 +95,21 @@ class Accounts:
                 new = insert(users).values(tenant_id=tenant, email=email, password=password, created=now)
                 user: int = (await connection.execute(new.returning(users.c.id))).scalar_one()
                 said = Said(tenant, "user_created", {"user_id": user, "email": email})
-                await self._outbox.put(connection, self._channel, [said.event()])
+                await self._queue.put(connection, [said])
         except IntegrityError:
             raise Taken from None
-        self._outbox.wake()
+        self._queue.wake()
         return user
 
     async def remove(self, tenant: int, user: int) -> bool:
-        """Forget a user of a tenant; False if there is no such user."""
+        """Forget a user of a tenant; False if there is no such user. Raises NoTenant."""
         async with self._database.writing() as connection:
+            await hold_tenant(connection, tenant)
             gone = delete(users).where(users.c.id == user, users.c.tenant_id == tenant)
             if not (await connection.execute(gone)).rowcount:
                 return False
-            await self._outbox.put(connection, self._channel, [Said(tenant, "user_deleted", {"user_id": user}).event()])
-        self._outbox.wake()
+            await self._queue.put(connection, [Said(tenant, "user_deleted", {"user_id": user})])
+        self._queue.wake()
         return True
 
     async def has_tenant(self, tenant: int) -> bool:

@@ -21,10 +21,12 @@ from apps.monitors.incidents import IncidentStore
 from apps.monitors.limits import Buckets
 from apps.monitors.metrics import metrics
 from apps.monitors.model import CHECK, CREATED, RESOLVED, StreamQuery
+from apps.monitors.outgoing import Outgoing
 from apps.monitors.passwords import Passwords
 from apps.monitors.sign_in import SignIn
 from apps.monitors.source import DEMO_EMAIL, DEMO_PHRASE, Simulation
 from apps.monitors.store import MonitorStore
+from apps.monitors.teller import Teller
 from apps.monitors.tokens import KEY_BYTES, STREAM_PARAMETER, Tokens
 from apps.monitors.watch import Watch
 from apps.monitors.workers import Workers
@@ -53,15 +55,16 @@ class Monitors:
 
     def __init__(self, surroundings: Surroundings) -> None:
         settings = self._settings = surroundings.settings
-        database, outbox, hub = surroundings.database, surroundings.outbox, surroundings.hub
-        self.accounts = Accounts(database, outbox, CHANNEL)
+        database, hub = surroundings.database, surroundings.hub
+        queue = Outgoing(database, by_node=True)
+        self.teller = Teller(queue, hub, CHANNEL)
+        self.accounts = Accounts(database, queue)
         self.passwords = Passwords(settings.monitors_password_rounds)
         self.tokens = Tokens(settings, surroundings.cluster._revocations)
-        self.incidents = IncidentStore(database, outbox, CHANNEL)
+        self.incidents = IncidentStore(database, queue)
         self.store = MonitorStore(
             database,
-            outbox,
-            CHANNEL,
+            queue,
             most=settings.monitors_per_tenant,
             host_per_minute=settings.monitors_host_per_minute,
         )
@@ -78,8 +81,7 @@ class Monitors:
             self.simulation = Simulation(
                 self.turn,
                 database,
-                outbox,
-                CHANNEL,
+                queue,
                 seconds=settings.monitors_simulated_seconds,
                 keep_checks=settings.monitors_keep_checks,
             )
@@ -140,6 +142,7 @@ class Monitors:
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What runs beside the requests."""
         tasks = {
+            "monitors_events": self.teller.run,
             "monitors_streams": self.watch.look_around,
             "monitors_workers": self.workers.run,
             "monitors_purge": self._purge,
@@ -160,12 +163,12 @@ class Monitors:
             await asyncio.sleep(PURGE_SECONDS)
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
-        """Whether somebody checks the monitors."""
-        return {"monitors_worker": lambda: self.workers.state}
+        """Whether somebody checks the monitors, and whether changes are told."""
+        return {"monitors_worker": lambda: self.workers.state, "monitors_events": lambda: self.teller.state}
 
     def metrics(self) -> Iterator[Metric]:
         """What a scrape gets."""
-        return metrics(self.broadcasts, self.watch, self.workers, self.simulation)
+        return metrics(self.broadcasts, self.teller, self.watch, self.workers, self.simulation)
 
     async def stop(self) -> None:
         """Let another node simulate, and let go of threads."""

@@ -141,4 +141,9 @@ def _key(request: Request) -> Key | None:
         return None
     if _KEY.fullmatch(text) is None:
         raise bad("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    return Key("monitors", text, hashlib.blake2b(request.body, digest_size=16).digest())
+    return key_of(text, request.body)
+
+
+def key_of(text: str, body: bytes) -> Key:
+    """The idempotency key of what the worker sends, also for who tells it in the worker's place."""
+    return Key("monitors", text, hashlib.blake2b(body, digest_size=16).digest())

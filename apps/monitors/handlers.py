@@ -152,7 +152,11 @@ class MonitorHandlers:
         return Reply(_found(changed, "monitor_id", "monitor"))
 
     async def _delete(self, call: Call) -> Reply:
-        if not await self._monitors.delete(tenant_of(call.principal), _monitor_id(call)):
+        try:
+            gone = await self._monitors.delete(tenant_of(call.principal), _monitor_id(call))
+        except NoTenant:
+            raise no_tenant() from None
+        if not gone:
             raise _no("monitor_id", "monitor")
         return Reply()
 
@@ -215,10 +219,16 @@ class MonitorHandlers:
             changed = await self._incidents.change_rule(tenant_of(call.principal), rule_id, fields)
         except NotTogether as error:
             raise invalid(error.field, error.reason) from None
+        except NoTenant:
+            raise no_tenant() from None
         return Reply(_found(changed, "rule_id", "alert rule"))
 
     async def _delete_rule(self, call: Call) -> Reply:
-        if not await self._incidents.delete_rule(tenant_of(call.principal), _rule_id(call)):
+        try:
+            gone = await self._incidents.delete_rule(tenant_of(call.principal), _rule_id(call))
+        except NoTenant:
+            raise no_tenant() from None
+        if not gone:
             raise _no("rule_id", "alert rule")
         return Reply()
 

@@ -1,7 +1,8 @@
 """Alert rules and incidents in the database, as their tenants see them.
 
 Owns these statements; each names the tenant. A rule that goes takes its open incidents along: they are resolved, and
-their tenant is told. Must never decide when an incident opens (alerts.py does).
+their tenant is told, behind all that was found before (outgoing.py). Must never decide when an incident opens
+(alerts.py does).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.moments import written
 from apps.monitors.model import RESOLVED, NewRule, Said, rule_problem
+from apps.monitors.outgoing import Outgoing
 from apps.monitors.tables import checks, incidents, monitors, rules
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database
-from bridges.outbox import Outbox
 
 RULE_FIELDS = (
     "name", "monitor_id", "trigger_type", "threshold_value", "breaches", "window", "recoveries", "enabled",
@@ -64,12 +65,11 @@ def resolution(row: Any) -> Said:
 
 
 class IncidentStore:
-    """`channel` is where a tenant's events go."""
+    """`queue` is where a tenant's events go."""
 
-    def __init__(self, database: Database, outbox: Outbox, channel: str) -> None:
+    def __init__(self, database: Database, queue: Outgoing) -> None:
         self._database = database
-        self._outbox = outbox
-        self._channel = channel
+        self._queue = queue
 
     async def create_rule(self, tenant: int, new: NewRule, most: int) -> dict[str, Any]:
         """A new rule. Raises NoMonitor, NoTenant, NotTogether, TooMany if the tenant has `most` of them, and
@@ -86,42 +86,40 @@ class IncidentStore:
             if ((await connection.execute(count)).scalar() or 0) >= most:
                 raise TooMany("name", f"at most {most} alert rules")
             await connection.execute(insert(rules).values(values))
-            await self._say(connection, [_told(tenant, "alert_rule_created", values)])
-        self._outbox.wake()
+            await self._queue.put(connection, [_told(tenant, "alert_rule_created", values)])
+        self._queue.wake()
         return {name: values[name] for name in ("id", *RULE_FIELDS)} | {"created_at": written(values["created"])}
 
     async def change_rule(self, tenant: int, rule_id: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Change some fields; how the rule is then, None if there is no such one. Raises NotTogether."""
+        """Change some fields; how the rule is then, None if there is no such one. Raises NotTogether, NoTenant."""
         async with self._database.writing() as connection:
+            await hold_tenant(connection, tenant)
             mine = (rules.c.id == rule_id) & (rules.c.tenant_id == tenant)
             changed = await connection.execute(update(rules).where(mine).values(dict(fields)).returning(rules))
             row = changed.one_or_none()
             if row is None:
                 return None
             _check(row._mapping)
-            if not row.enabled:
-                await self._say(connection, await self._resolved(connection, rule_id))
-            await self._say(connection, [_told(tenant, "alert_rule_updated", row._mapping)])
-        self._outbox.wake()
+            said = [] if row.enabled else await self._resolved(connection, rule_id)
+            await self._queue.put(connection, [*said, _told(tenant, "alert_rule_updated", row._mapping)])
+        self._queue.wake()
         return _rule(row)
 
     async def delete_rule(self, tenant: int, rule_id: str) -> bool:
-        """Forget a rule; False if there is no such one."""
+        """Forget a rule; False if there is no such one. Raises NoTenant."""
         async with self._database.writing() as connection:
+            await hold_tenant(connection, tenant)
             mine = (rules.c.id == rule_id) & (rules.c.tenant_id == tenant)
             if not (await connection.execute(delete(rules).where(mine))).rowcount:
                 return False
             deleted = Said(tenant, "alert_rule_deleted", {"alert_rule_id": rule_id})
-            await self._say(connection, [*await self._resolved(connection, rule_id), deleted])
-        self._outbox.wake()
+            await self._queue.put(connection, [*await self._resolved(connection, rule_id), deleted])
+        self._queue.wake()
         return True
 
     @staticmethod
     async def _resolved(connection: AsyncConnection, rule_id: str) -> Sequence[Said]:
         return await resolve_open(connection, incidents.c.alert_rule_id == rule_id, time.time())
-
-    async def _say(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
-        await self._outbox.put(connection, self._channel, [one.event() for one in said])
 
     # --- looking
 

@@ -9,11 +9,14 @@ from prometheus_client.metrics_core import Metric
 
 from apps.monitors.broadcasts import Broadcasts
 from apps.monitors.source import Simulation
+from apps.monitors.teller import Teller
 from apps.monitors.watch import Watch
 from apps.monitors.workers import Workers
 
 
-def metrics(broadcasts: Broadcasts, watch: Watch, workers: Workers, simulation: Simulation | None) -> Iterator[Metric]:
+def metrics(
+    broadcasts: Broadcasts, teller: Teller, watch: Watch, workers: Workers, simulation: Simulation | None
+) -> Iterator[Metric]:
     """What a scrape gets of one node. What the worker says of itself is the same on every node."""
     yield _counts("checks", "Checks that this node was told of.", "outcome", broadcasts.outcomes)
     yield _counts("broadcasts", "Broadcasts that were taken.", "type", broadcasts.taken)
@@ -21,6 +24,9 @@ def metrics(broadcasts: Broadcasts, watch: Watch, workers: Workers, simulation: 
     yield CounterMetricFamily(
         "ringcast_monitors_broadcasts_repeated", "Broadcasts that had been taken before.", broadcasts.replayed
     )
+    told = "Events that this node has told of by itself: changes, and what waited before them."
+    yield CounterMetricFamily("ringcast_monitors_told", told, teller.told)
+    yield _gauge("told_oldest_seconds", "How long the oldest change waits to be told.", teller.oldest_seconds)
     yield _gauge("streams", "Streams on this node.", watch.channel.readers)
     yield _gauge("tenants", "Tenants with streams on this node.", watch.tenants())
     yield _counts("streams_refused", "Streams refused for a tenant's limit.", "reason", watch.refused)

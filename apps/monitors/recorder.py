@@ -1,12 +1,13 @@
 """Recording: what a check found goes into the history, and what follows from it is said.
 
 Owns the one transaction of a check: the check itself, the monitor's state, incidents that open or are resolved by it,
-and the events of all of these, by `say`: into the worker's own queue, or into the outbox where a node simulates.
+and the events of all of these, by `say`: into the queue (outgoing.py), the worker's part or, if it is simulated, the
+nodes'.
 
 Invariants: nothing is said of what was not stored, and nothing stored is not said; a monitor's checks are recorded one
 after the other, whoever records; of a monitor that is gone or paused nothing is recorded; a check whose recording was
 in doubt and is tried again is recorded once.
-Cost: five statements or so, one transaction; the history of a monitor holds `keep` checks and less than `TRIM_EVERY`
+Cost: six statements or so, one transaction; the history of a monitor holds `keep` checks and less than `TRIM_EVERY`
 more.
 """
 
@@ -23,6 +24,7 @@ from apps.monitors.alerts import Rule, opens, resolves
 from apps.monitors.incidents import resolution
 from apps.monitors.model import CHECK, CREATED, MAX_WINDOW, Outcome, Said
 from apps.monitors.tables import checks, incidents, monitors, rules
+from apps.monitors.tenancy import hold_tenant
 from bridges.database import Database
 
 TRIM_EVERY = 20
@@ -56,9 +58,13 @@ class Recorder:
 
     @staticmethod
     async def _update(connection: AsyncConnection, monitor_id: str, outcome: Outcome) -> Any:
-        """The monitor, which is locked from here on; None if it is gone or paused, or has this check already."""
+        """The monitor, whose tenant is held from here on; None if it is gone or paused, or has this check already."""
         news = monitors.c.checked.is_distinct_from(outcome.checked)
         asked = (monitors.c.id == monitor_id) & monitors.c.enabled & news
+        tenant = (await connection.execute(select(monitors.c.tenant_id).where(asked))).scalar()
+        if tenant is None:
+            return None
+        await hold_tenant(connection, tenant)
         name = (await connection.execute(select(monitors.c.name).where(asked))).scalar()
         if name is None:
             return None
@@ -90,9 +96,9 @@ class Recorder:
     async def _judge(self, connection: AsyncConnection, monitor: Any, check: int) -> Sequence[Said]:
         """Open and resolve incidents; what is to be told of them."""
         mine = (rules.c.monitor_id == monitor.id) | rules.c.monitor_id.is_(None)
-        # Locked against going, or an incident could open for a rule that is no more.
+        # None goes meanwhile, or an incident could open for a rule that is no more: the tenant is held.
         query = select(rules).where(rules.c.tenant_id == monitor.tenant_id, rules.c.enabled, mine)
-        found = (await connection.execute(query.with_for_update(read=True))).all()
+        found = (await connection.execute(query.order_by(rules.c.created, rules.c.id))).all()
         if not found:
             return []
         last = await self._last_incidents(connection, monitor.id)

@@ -1,10 +1,11 @@
 """Sending: what the worker has found out goes to a node, in order, one at a time.
 
-Owns the queue in the database between a check's transaction and the node's acknowledgement, its bound, and the request.
-So a worker that is killed loses nothing that it stored, and what it may have sent already it sends again under the same
-idempotency key, which makes it one event (within the node's `idempotency_seconds`). A worker that lives knows what was
-taken, however long the database is away. While no node takes anything at
-most `keep` results wait; then the oldest checks go first, incidents last, and it is counted and said.
+Owns the worker's part of the queue (outgoing.py, whose rules it follows) between a check's transaction and the node's
+acknowledgement, its bound, and the request. So a worker that is killed loses nothing that it stored, and what it may
+have sent already it sends again under the same idempotency key, which makes it one event (within the node's
+`idempotency_seconds`). A worker that lives knows what was taken, however long the database is away. What stands behind
+a node's own event of its tenant waits for that, and others go on. While no node takes anything at most `keep` results
+wait; then the oldest checks go first, incidents last, and it is counted and said.
 
 Must never stop the worker: a request takes `seconds` at most, and the queue fills meanwhile.
 """
@@ -14,24 +15,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from apps.monitors.model import CHECK, Said
+from apps.monitors.outgoing import Outgoing, is_fresh, remove
 from apps.monitors.tables import outgoing
 from bridges.database import Database
 from server.logs import get_logger
 
 PATH = "/internal/broadcast"
 PROOF_HEADER = "X-Internal-Secret"
-BATCH = 100
 IDLE_SECONDS = 1.0
+SOON_SECONDS = 0.05  # where something waits for a node
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 # What is wrong with a result stays wrong. Anything else (a secret that is yet to be set, a node that starts) may pass.
@@ -52,73 +53,59 @@ class Sender:
         self._seconds = seconds
         self._keep = keep
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=1, max_body_size=65_536)
-        self._written = asyncio.Event()
-        self._settled: list[int] = []  # rows that were taken, or never will be, and are still there
+        self._queue = Outgoing(database, by_node=False)
         self.state = "ok"
         self.sent = self.refused = self.dropped = self.waiting = 0
 
     async def put(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
         """Put something in the queue, in the transaction of `connection`. Call `wake` once it is committed."""
-        now = time.time()
-        rows = [{"key": uuid.uuid4().hex, "type": one.type, "body": one.body(), "created": now} for one in said]
-        await connection.execute(insert(outgoing), rows)
-        self.waiting += len(rows)
+        await self._queue.put(connection, said)
+        self.waiting += len(said)
 
     def wake(self) -> None:
         """There is something to send."""
-        self._written.set()
+        self._queue.wake()
 
     async def run(self, wanted: Callable[[], bool]) -> None:
         """Send what is in the queue, as long as it is wanted. Raises DatabaseUnavailable."""
         wait = FIRST_WAIT_SECONDS
         while wanted():
-            self._written.clear()
-            await self._forget()
+            self._queue.written.clear()
+            await self._queue.forget()
+            read = time.monotonic()
             rows = await self._oldest()
             if not rows:
-                await self._pause(IDLE_SECONDS)
+                await self._queue.rest(SOON_SECONDS if self.waiting else IDLE_SECONDS)
                 continue
-            if await self._send(rows):
+            if await self._send(rows, read):
                 wait = FIRST_WAIT_SECONDS
                 continue
             await self.bound()
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._written.wait()
-        except TimeoutError:
-            pass
-
     async def _oldest(self) -> Sequence[Any]:
-        query = select(outgoing).order_by(outgoing.c.id).limit(BATCH)
         async with self._database.reading() as connection:
             await self._count(connection)
-            return (await connection.execute(query)).all()
+        return await self._queue.of_workers()
 
     async def _count(self, connection: AsyncConnection) -> int:
-        self.waiting = (await connection.execute(select(func.count()).select_from(outgoing))).scalar() or 0
+        mine = select(func.count()).where(~outgoing.c.by_node)
+        self.waiting = (await connection.execute(mine)).scalar() or 0
         return self.waiting
 
-    async def _send(self, rows: Sequence[Any]) -> bool:
-        """Send rows in order until one is not taken; False if there was one."""
+    async def _send(self, rows: Sequence[Any], read: float) -> bool:
+        """Send rows, which were read then, in order until one is not taken; False if there was one."""
         try:
             for row in rows:
+                if not is_fresh(read):
+                    break
                 if not await self._post(row):
                     return False
-                self._settled.append(row.id)
+                self._queue.settle(row)
             return True
         finally:
-            await self._forget()
-
-    async def _forget(self) -> None:
-        """Delete what is settled. If the database is away it is remembered: the node may forget the keys meanwhile."""
-        if self._settled:
-            async with self._database.writing() as connection:
-                await connection.execute(delete(outgoing).where(outgoing.c.id.in_(self._settled)))
-            self._settled.clear()
+            await self._queue.forget()
 
     async def _post(self, row: Any) -> bool:
         """True if the row is settled: it was taken, or will never be."""
@@ -172,8 +159,7 @@ class Sender:
                 count = await self._count(connection)
                 if count <= self._keep:
                     return
-                oldest = select(outgoing.c.id).where(only).order_by(outgoing.c.id).limit(count - self._keep)
-                gone = (await connection.execute(delete(outgoing).where(outgoing.c.id.in_(oldest)))).rowcount
+                gone = await remove(connection, ~outgoing.c.by_node & only, count - self._keep)
                 self.dropped += gone
                 self.waiting = count - gone
                 if gone:

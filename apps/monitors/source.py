@@ -20,18 +20,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.monitors.accounts import Accounts, Taken
 from apps.monitors.incidents import IncidentStore
-from apps.monitors.model import NewMonitor, NewRule, Outcome, Said
+from apps.monitors.model import NewMonitor, NewRule, Outcome
+from apps.monitors.outgoing import Outgoing
 from apps.monitors.passwords import Passwords
 from apps.monitors.recorder import Recorder
 from apps.monitors.store import MonitorStore
 from apps.monitors.tables import monitors, tenants
 from bridges.database import Database, DatabaseUnavailable
 from bridges.leases import Turn
-from bridges.outbox import Outbox
 from server.logs import get_logger
 
 DEMO_EMAIL = "demo@example.com"
@@ -115,20 +114,14 @@ class Site:
 class Simulation:
     """See the module's head. `seconds` between two checks."""
 
-    def __init__(
-        self, turn: Turn, database: Database, outbox: Outbox, channel: str, *, seconds: float, keep_checks: int
-    ) -> None:
+    def __init__(self, turn: Turn, database: Database, queue: Outgoing, *, seconds: float, keep_checks: int) -> None:
         self._turn = turn
         self._database = database
-        self._outbox = outbox
-        self._channel = channel
-        self._recorder = Recorder(database, self._say, keep_checks)
+        self._queue = queue
+        self._recorder = Recorder(database, queue.put, keep_checks)
         self._seconds = seconds
         self._sites: dict[str, Site] = {}
         self.made = 0
-
-    async def _say(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
-        await self._outbox.put(connection, self._channel, [one.event() for one in said])
 
     async def prepare(
         self, accounts: Accounts, passwords: Passwords, store: MonitorStore, incidents: IncidentStore
@@ -181,4 +174,4 @@ class Simulation:
                 await self._recorder.record(row.id, site.check(now - number * 10))
         await self._recorder.record(row.id, site.check(now))
         self.made += 1
-        self._outbox.wake()
+        self._queue.wake()

@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from apps.moments import written
 from apps.monitors.incidents import resolve_open
 from apps.monitors.model import NewMonitor, Said
+from apps.monitors.outgoing import Outgoing
 from apps.monitors.tables import checks, incidents, monitors, tenants
 from apps.monitors.tenancy import TooMany, hold_tenant
 from bridges.database import Database
-from bridges.outbox import Outbox
 
 MONITOR_FIELDS = (
     "name", "url", "interval_seconds", "timeout_seconds", "expected_status", "check_ssl", "enabled",
@@ -30,12 +30,11 @@ _RATE_FIELDS = {"url", "interval_seconds", "enabled"}
 
 
 class MonitorStore:
-    """`most` monitors a tenant; `host_per_minute` checks of one host by a tenant. `channel` is where events go."""
+    """`most` monitors a tenant; `host_per_minute` checks of one host by a tenant. `queue` is where events go."""
 
-    def __init__(self, database: Database, outbox: Outbox, channel: str, *, most: int, host_per_minute: int) -> None:
+    def __init__(self, database: Database, queue: Outgoing, *, most: int, host_per_minute: int) -> None:
         self._database = database
-        self._outbox = outbox
-        self._channel = channel
+        self._queue = queue
         self._most = most
         self._host_per_minute = host_per_minute
 
@@ -51,7 +50,7 @@ class MonitorStore:
             await connection.execute(insert(monitors).values(values | {"created": now, "changed": now}))
             await self._check_host(connection, tenant, host)
             facts = await self._said(connection, tenant, values["id"], "monitor_created")
-        self._outbox.wake()
+        self._queue.wake()
         return facts
 
     async def change(self, tenant: int, monitor_id: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -69,18 +68,20 @@ class MonitorStore:
             if fields.get("enabled") is False:
                 await self._resolve(connection, incidents.c.monitor_id == monitor_id)
             facts = await self._said(connection, tenant, monitor_id, "monitor_updated")
-        self._outbox.wake()
+        self._queue.wake()
         return facts
 
     async def delete(self, tenant: int, monitor_id: str) -> bool:
-        """Forget a monitor, with its checks and the rules that are for it alone; False if there is no such one."""
+        """Forget a monitor, with its checks and the rules that are for it alone; False if there is no such one. Raises
+        NoTenant."""
         async with self._database.writing() as connection:
+            await hold_tenant(connection, tenant)
             mine = (monitors.c.id == monitor_id) & (monitors.c.tenant_id == tenant)
             if not (await connection.execute(delete(monitors).where(mine))).rowcount:
                 return False
             await self._resolve(connection, incidents.c.monitor_id == monitor_id)
-            await self._say(connection, [Said(tenant, "monitor_deleted", {"monitor_id": monitor_id})])
-        self._outbox.wake()
+            await self._queue.put(connection, [Said(tenant, "monitor_deleted", {"monitor_id": monitor_id})])
+        self._queue.wake()
         return True
 
     async def _check_host(self, connection: AsyncConnection, tenant: int, host: str) -> None:
@@ -90,18 +91,15 @@ class MonitorStore:
             raise TooMany("interval_seconds", f"at most {self._host_per_minute} checks of one host in a minute")
 
     async def _resolve(self, connection: AsyncConnection, condition: Any) -> None:
-        await self._say(connection, await resolve_open(connection, condition, time.time()))
+        await self._queue.put(connection, await resolve_open(connection, condition, time.time()))
 
     async def _said(self, connection: AsyncConnection, tenant: int, monitor_id: str, kind: str) -> dict[str, Any]:
         """Tell how a monitor is now."""
         [row] = (await connection.execute(_MONITORS.where(monitors.c.id == monitor_id))).all()
         facts = _facts(row)
         told = {"monitor_id": monitor_id} | {name: facts[name] for name in MONITOR_FIELDS}
-        await self._say(connection, [Said(tenant, kind, told)])
+        await self._queue.put(connection, [Said(tenant, kind, told)])
         return facts
-
-    async def _say(self, connection: AsyncConnection, said: Sequence[Said]) -> None:
-        await self._outbox.put(connection, self._channel, [one.event() for one in said])
 
     # --- looking
 

@@ -1,4 +1,4 @@
-"""The tables of `monitors`. Owns their form; bridges/migrations/versions/0002_monitors.py makes them.
+"""The tables of `monitors`. Owns their form; bridges/migrations/versions/0002_monitors.py and 0009 make them.
 
 Times are unix seconds. What belongs to a tenant carries the tenant's number, so that every statement can name it.
 """
@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 from bridges.database import metadata
@@ -141,7 +142,7 @@ Index(
     postgresql_where=incidents.c.status == "open",
 )
 
-# What the worker has yet to send, in order. `key` is the idempotency key of the sending.
+# What is yet to be told, in order. `key` is the idempotency key of the sending; `by_node` is false for the worker's.
 outgoing = Table(
     "monitor_outgoing",
     metadata,
@@ -150,6 +151,10 @@ outgoing = Table(
     Column("type", String(20), nullable=False),
     Column("body", Text, nullable=False),
     Column("created", Float, nullable=False),
+    Column("tenant_id", _NUMBER, nullable=False, server_default="0"),
+    Column("by_node", Boolean, nullable=False, server_default=false()),
+    Index("monitor_outgoing_by_tenant", "tenant_id", "id"),
+    Index("monitor_outgoing_by_node", "by_node", "id"),
     sqlite_autoincrement=True,
 )
 

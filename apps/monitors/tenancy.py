@@ -1,6 +1,7 @@
 """Tenancy: what a tenant may have, and that there is such a tenant at all.
 
-Owns the lock under which a tenant's things are counted, so that two requests at once don't both find room.
+Owns the lock under which a tenant's things are counted and changed: two requests at once don't both find room, and what
+is said of them is said in the order of the commits. It is the first lock of every transaction that says something.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class NoTenant(Exception):
 
 
 async def hold_tenant(connection: AsyncConnection, tenant: int) -> None:
-    """Let nobody else count or change what this tenant has until the transaction ends. Raises NoTenant."""
+    """Let nobody else count or change what this tenant has, or say anything of it, until the transaction ends. Raises
+    NoTenant."""
     # A write, because that is what SQLite takes its lock for.
     same = update(tenants).where(tenants.c.id == tenant).values(name=tenants.c.name)
     if not (await connection.execute(same)).rowcount:

@@ -128,6 +128,10 @@ def test_a_tenant_that_only_the_issuer_knows_can_look_and_make_nothing(keyed: No
     assert stranger.ask("POST", "/api/v1/alert-rules", {"name": "a", "trigger_type": "down"}).status == 403
     assert stranger.ask("POST", f"{AUTH}/users", {"email": "z@example.com", "password": PASSWORD}).status == 403
     assert stranger.ask("POST", f"{AUTH}/refresh").status == 403
+    for path in ("monitors", "alert-rules"):
+        nobodys = f"/api/v1/{path}/{'0' * 24}"
+        assert stranger.ask("PATCH", nobodys, {"name": "b"}).status == 403
+        assert stranger.ask("DELETE", nobodys).status == 403
 
 
 def test_keys_of_an_issuer_leave_accounts_to_the_issuer(node: StartNode, tmp_path: Path) -> None:

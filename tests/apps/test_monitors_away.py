@@ -4,6 +4,7 @@ was stored is lost, nothing is told twice, and the order stays, for whoever read
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from tests.apps.monitoring import SECRET, SETTINGS, Ground
 from tests.conftest import StartNode, starting
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import Node, wait_until
+from tests.harness.proxy import Proxy
 
 pytestmark = pytest.mark.fault
 
@@ -64,6 +66,33 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(lasting: Grou
         history = watched.history()
         last.kill()
     assert history.problems() == []
+
+
+def test_what_the_worker_has_in_hand_while_something_changes_is_told_once(
+    lasting: Ground, server: Node, seed: int
+) -> None:
+    """M3: its requests are held up, or their answers, so a node tells what stands before the change; then the worker
+    goes on with that, under the same keys."""
+    rng = random.Random(seed)
+    proxy = Proxy(server.port).start()
+    try:
+        with Watched(server, lasting.site, seed, monitors=6) as watched:
+            running = lasting.worker(server, monitors_servers=f"http://127.0.0.1:{proxy.port}")
+            for unasked in rng.sample([False, False, True], 3):
+                watched.wait_for(rng.randrange(4, 10))
+                proxy.hold(forward=unasked)
+                wait_for_checks(lasting, rng.randrange(1, 8), "checks whose results are sent in vain")
+                with watched.tenant.stream() as stream:
+                    watched.tenant.rule(enabled=False)
+                    while stream.next_event().type != "alert_rule_created":
+                        pass
+                proxy.heal()
+            watched.wait_for(rng.randrange(4, 10))
+            history = watched.history()
+            assert running.stop() == 0
+        assert history.problems() == []
+    finally:
+        proxy.stop()
 
 
 def test_a_server_that_is_away_gets_everything_when_it_is_back(ground: Ground, tmp_path: Path, seed: int) -> None:
@@ -126,3 +155,33 @@ def test_a_database_that_is_away_stops_nobody(ground: Ground, node: StartNode, s
         assert history.problems() == []
     finally:
         database.stop()
+
+
+def state_of_outbox(node: Node) -> str:
+    """What /ready says of it."""
+    return str(json.loads(node.get("/ready")[2])["checks"]["outbox"])
+
+
+def test_a_database_that_is_read_only_costs_no_result(
+    ground: Ground, node: StartNode, postgres: PostgresServer, seed: int
+) -> None:
+    """M3: as behind a failover to a standby, which answers, and stores nothing."""
+    rng = random.Random(seed)
+    name = f"monitors_standby_{seed}"
+    own = {"monitors_ports": ground.site.port, "monitors_secret": SECRET, "database": postgres.url(name)}
+    started = node(**SETTINGS, **own)
+    with Watched(started, ground.site, seed) as watched:
+        running = ground.worker(started)
+        watched.wait_for(rng.randrange(1, 10))
+        time.sleep(rng.uniform(0, 0.2))
+        postgres.set_read_only(name)
+        running.wait_log("results_not_stored")
+        wait_for_checks(ground, rng.randrange(4, 16), "checks that cannot be stored")
+        postgres.set_writable(name)
+        running.wait_log("results_stored_again", 30)
+        # Until the node has written once it may have connections from before.
+        wait_until(lambda: state_of_outbox(started) == "ok", what="the node's outbox")
+        history = watched.history()
+        assert running.stop() == 0
+        assert "result_not_stored" not in running.log()
+    assert history.problems() == []

@@ -5,7 +5,6 @@ database's, so nothing has to wait for a worker.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,35 +30,30 @@ class Recording:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        self.outbox = _Said()
-        outbox: Any = self.outbox
-        self.accounts = Accounts(self.database, outbox, "monitors")
-        self.incidents = IncidentStore(self.database, outbox, "monitors")
-        self.store = MonitorStore(self.database, outbox, "monitors", most=100, host_per_minute=10_000)
-        self.recorder = Recorder(self.database, self.outbox.say, keep=30)
+        self.queue = _Said()
+        queue: Any = self.queue
+        self.accounts = Accounts(self.database, queue)
+        self.incidents = IncidentStore(self.database, queue)
+        self.store = MonitorStore(self.database, queue, most=100, host_per_minute=10_000)
+        self.recorder = Recorder(self.database, self.queue.put, keep=30)
 
     async def begin(self) -> tuple[int, str]:
         """A tenant and a monitor."""
         await self.database.start()
         user = await self.accounts.register(f"{uuid.uuid4().hex}@example.com", "", "Tenant")
         monitor = await self.store.create(user.tenant, NewMonitor(name="Shop", url="http://a.example/"), "a.example")
-        self.outbox.said.clear()
+        self.queue.said.clear()
         return user.tenant, str(monitor["id"])
 
 
 class _Said:
-    """Stands in for the outbox and for the worker's queue."""
+    """Stands in for the queue."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, Any]] = []
 
-    async def say(self, _: Any, said: Sequence[Said]) -> None:
+    async def put(self, _: Any, said: Sequence[Said]) -> None:
         self.said += [(one.type, one.data) for one in said]
-
-    async def put(self, _: Any, __: str, events: list[Any]) -> None:
-        for event in events:
-            body = json.loads(event.data)
-            self.said.append((body["type"], body["data"]))
 
     def wake(self) -> None:
         pass
@@ -115,11 +109,11 @@ def test_a_check_and_what_follows_from_it_are_stored_and_said_together(recording
         await with_stores.incidents.create_rule(tenant, NewRule(name="Down", trigger_type="down"), 10)
         slow = NewRule(name="Slow", trigger_type="slow_response", threshold_value=500)
         await with_stores.incidents.create_rule(tenant, slow, 10)
-        with_stores.outbox.said.clear()
+        with_stores.queue.said.clear()
         told = []
         for at, outcome in enumerate((good, failed, failed, failed, failed, good, failed, good, good)):
             assert await with_stores.recorder.record(monitor, outcome(float(at)))
-            told.append(with_stores.outbox.types())
+            told.append(with_stores.queue.types())
         assert [kinds[1:] for kinds in told] == [
             [],
             [],
@@ -157,7 +151,7 @@ def test_an_incident_is_over_when_nobody_looks_any_more(recording: str, end: str
         rule = await stores.incidents.create_rule(tenant, NewRule(name="Down", trigger_type="down"), 10)
         for at in range(3):
             await stores.recorder.record(monitor, failed(float(at)))
-        assert stores.outbox.types()[-1] == "incident_created"
+        assert stores.queue.types()[-1] == "incident_created"
         if end == "rule deleted":
             assert await stores.incidents.delete_rule(tenant, rule["id"])
         elif end == "rule paused":
@@ -166,15 +160,15 @@ def test_an_incident_is_over_when_nobody_looks_any_more(recording: str, end: str
             await stores.store.change(tenant, monitor, {"enabled": False})
         else:
             assert await stores.store.delete(tenant, monitor)
-        assert stores.outbox.types()[0] == "incident_resolved"
+        assert stores.queue.types()[0] == "incident_resolved"
         [incident] = await stores.incidents.list(tenant, None, None, 10, 0)
         assert incident["status"] == "resolved"
         assert await stores.recorder.record(monitor, failed(3.0)) is end.startswith("rule")
         if end == "monitor paused":  # what was before the pause does not count after it
             await stores.store.change(tenant, monitor, {"enabled": True})
-            stores.outbox.said.clear()
+            stores.queue.said.clear()
             await stores.recorder.record(monitor, failed(4.0))
-            assert stores.outbox.types() == ["monitor_check"]
+            assert stores.queue.types() == ["monitor_check"]
         await stores.database.stop()
 
     run(work())
@@ -192,7 +186,7 @@ def test_two_workers_at_once_open_one_incident(recording: str) -> None:
                 second.recorder.record(monitor, failed(at + 1.0)),
             )
             await asyncio.gather(*both)
-        said = first.outbox.types() + second.outbox.types()
+        said = first.queue.types() + second.queue.types()
         assert said.count("incident_created") == 1
         assert said.count("monitor_check") == 20
         assert len(await first.incidents.list(tenant, None, None, 10, 0)) == 1
@@ -246,7 +240,7 @@ def test_a_check_whose_recording_was_in_doubt_is_recorded_once(recording: str) -
         assert await stores.recorder.record(monitor, again)
         assert not await stores.recorder.record(monitor, again)
         assert len(await stores.store.checks(tenant, monitor, 10, 0)) == 2
-        assert stores.outbox.types() == ["monitor_check"] * 2
+        assert stores.queue.types() == ["monitor_check"] * 2
         await stores.database.stop()
 
     run(work())

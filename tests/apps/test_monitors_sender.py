@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from apps.monitors.model import CHECK, CREATED, Said
+from apps.monitors.outgoing import remove
 from apps.monitors.sender import Sender
+from apps.monitors.tables import outgoing
 from bridges.database import Database, DatabaseUnavailable, migrate, url_of
 from tests.harness.process import free_port
 
@@ -24,7 +26,7 @@ SECRET = "a secret of the worker"
 
 class Script:
     """A server. `answers` are its next answers: a status, `None` to take the request and say nothing, `...` to hang up
-    without a word; then 200 for all."""
+    without a word, seconds (a float) to take that long; then 200 for all."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -41,7 +43,10 @@ class Script:
             answer = self.answers.pop(0) if self.answers else 200
             if answer is None:
                 await reader.read()
-            elif answer is not ...:
+            elif isinstance(answer, float):
+                await asyncio.sleep(answer)
+                answer = 200
+            if isinstance(answer, int):
                 writer.write(f"HTTP/1.1 {answer} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 await writer.drain()
         writer.close()
@@ -223,6 +228,22 @@ def test_what_a_worker_before_has_left_is_sent(folder: Path) -> None:
     run(work())
 
 
+def test_what_was_read_long_ago_is_read_again_before_it_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another may have told it while this process stood still, and the node may have forgotten the keys by then."""
+
+    async def work() -> None:
+        async with script(1.0) as server, sending(folder, server.port) as sender:
+            monkeypatch.setattr("apps.monitors.outgoing.FRESH_SECONDS", 0.5)
+            await put(sender, "1", "2", "3")
+            await until(lambda: server.requests)
+            async with sender._database.writing() as connection:
+                await remove(connection, outgoing.c.body.contains('"2"'))  # as a node does that has told it
+            await until(lambda: sender.sent == 2)
+            assert names_of(server) == ["1", "3"]
+
+    run(work())
+
+
 def test_what_was_taken_is_not_sent_again_however_long_the_database_is_away(folder: Path) -> None:
     """M3: the node may have forgotten the keys by then."""
 
@@ -245,7 +266,7 @@ def test_what_was_taken_is_not_sent_again_however_long_the_database_is_away(fold
             sender._database.writing = writing  # type: ignore[method-assign]
             again = asyncio.create_task(sender.run(lambda: True))  # as the worker does after an error
             await put(sender, "2")
-            await until(lambda: len(server.requests) > 1 and not sender._settled)
+            await until(lambda: len(server.requests) > 1 and not sender._queue._settled)
             again.cancel()
             await asyncio.gather(again, return_exceptions=True)
             assert names_of(server) == ["1", "2"]

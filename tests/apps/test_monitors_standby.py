@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.apps.monitor_witnesses import CREATED, Watched, key_of_told, stored
+from tests.apps.monitor_witnesses import CREATED, Account, Watched, key_of_told, stored
 from tests.apps.monitoring import Ground, ready, register
 from tests.harness.process import free_port, wait_until
 
@@ -31,7 +31,6 @@ def test_while_the_server_is_away_results_are_bounded_and_what_goes_is_said(grou
         wait_until(lambda: "cannot send" in ready(started)["monitors_worker"], 20, "it is said at /ready")
         wait_until(lambda: b"ringcast_monitors_worker_dropped_total 0.0" not in started.get("/metrics")[2], 20)
         running.stop()
-        watched.pause()
         with closing(sqlite3.connect(started.folder / "ringcast.db")) as connection:
             waiting = [
                 json.loads(body) for (body,) in connection.execute("SELECT body FROM monitor_outgoing ORDER BY id")
@@ -41,9 +40,13 @@ def test_while_the_server_is_away_results_are_bounded_and_what_goes_is_said(grou
             for tenant in (watched.tenant, watched.other)
         )
         assert (len(waiting), waiting[0]["type"]) == (5, CREATED)
-        assert kept == [key for key in stored(watched.tenant) if key in kept]
+        assert kept == [key for key in stored(watched.tenant).told if key in kept]
+        watched.pause()
         last = ground.worker(started)
-        history = watched.judged(kept, others)
+        accounts = [
+            Account(told, stored(tenant).apart) for told, tenant in ((kept, watched.tenant), (others, watched.other))
+        ]
+        history = watched.judged_by(*accounts)
         assert last.stop() == 0
     assert history.problems() == []
 

@@ -103,8 +103,8 @@ def exported(node: Node) -> set[str]:
 
 
 def test_every_metric_of_the_rules_is_one_of_a_node(node: StartNode, tmp_path: Path) -> None:
-    """Of one with an application and a bridge."""
-    one = node(apps="companies", database=f"sqlite:{tmp_path}/data.db", nats_url="nats://127.0.0.1:1")
+    """Of one with applications and a bridge."""
+    one = node(apps="companies,monitors", database=f"sqlite:{tmp_path}/data.db", nats_url="nats://127.0.0.1:1")
     used = {name for rule in rules() for name in re.findall(r"\bringcast_\w+", rule["expr"])}
     assert used
     assert used - exported(one) == set()
