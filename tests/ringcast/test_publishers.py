@@ -62,7 +62,7 @@ def test_an_event_with_a_place_reaches_who_selects_the_region(node: Node, redis:
             way.publish("t", "far", location=far)
             way.publish_many([make_event("t", f"here {number}", location=here)])
             assert stream.next_event().data == f"here {number}"
-        with pytest.raises(InvalidEvent, match="location.latitude"):
+        with pytest.raises(InvalidEvent, match=r"location\.latitude"):
             publisher.publish("t", "x", location=(91.0, 0.0))
 
 
