@@ -19,6 +19,7 @@ from config.fields import (
     PositiveCount,
     PositiveEvents,
     PositiveSeconds,
+    PositiveShortSeconds,
     Replicas,
     ReplicasSeconds,
     RetryMilliseconds,
@@ -127,6 +128,12 @@ class History(Group):
         "Redis keeps through any crash what it has acknowledged (`appendfsync always`).",
         why="Else, when Redis and all nodes went down together, nobody can tell whether it lost its last second: "
         "channels begin a new epoch, and clients are told of a gap.",
+    )
+    redis_lag_seconds: PositiveShortSeconds = setting(
+        5.0,
+        "How far behind Redis a node may be and still be ready.",
+        why="Farther behind it is no place for newcomers: `/ready` says 503 until it has caught up. A burst that takes "
+        "two seconds to read is no reason to send them elsewhere, where it is read as well.",
     )
     sqlite_synchronous: Literal["OFF", "NORMAL", "FULL"] = setting(
         "NORMAL",

@@ -1,8 +1,8 @@
-"""Revocations: ending somebody's rights before their token does.
+"""Revocations: ending somebody's rights before their token does, and everybody's to ask for a topic by name.
 
-Owns `POST /revocations`: `{"token": JTI}`, `{"subject": SUB}` or `{"tenant": TENANT}`, and for how many `seconds` (a
-day by default; as long as the longest life of a token). For tokens with `ringcast.operate`; to others it does not
-exist.
+Owns `POST /revocations`: `{"token": JTI}`, `{"subject": SUB}`, `{"tenant": TENANT}` or `{"topic": TOPIC}`, and for how
+many `seconds` (a day by default; as long as the longest life of a token). For tokens with `ringcast.operate`; to others
+it does not exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.revocations import KINDS
 
 DEFAULT_SECONDS = 86_400.0
 MAX_SECONDS = 30 * 86_400.0
-MAX_BODY_BYTES = 4_096
+MAX_BODY_BYTES = 32_768  # the longest topic, each byte of it as an escape of JSON
 
 
 class Revoker:

@@ -156,14 +156,14 @@ class Subscriber:
         if channel is None:
             rooms.check_openable(name, principal)
             return None
+        selection = rooms.check_revoked(principal.marks, wanted.selection(principal.rights(name).subscribe))
         remote = rooms.peers.address(request.remote, request.headers.get(b"x-forwarded-for"))
         refusal = rooms.admission.refusal(remote, principal.subject)
         if refusal is not None:
             raise Refused(refusal)
-        grants = principal.rights(name).subscribe
         return Subscription(
             channel,
-            wanted.selection(grants),
+            selection,
             self._cursor(request, wanted.cursor),
             wanted.last,
             principal.subject,
@@ -217,6 +217,7 @@ class Subscriber:
         self, route: StreamRoute, call: StreamCall, admitted: Admitted, origin: str | None
     ) -> Subscription:
         rooms, request, principal = self._rooms, call.request, admitted.principal
+        selection = rooms.check_revoked(principal.marks, admitted.selection)  # admission may have taken its time
         remote = rooms.peers.address(request.remote, request.headers.get(b"x-forwarded-for"))
         refusal = rooms.admission.refusal(remote, principal.subject)
         if refusal is not None:
@@ -224,7 +225,7 @@ class Subscriber:
         named = [call.parameters[name] for name in CURSOR_NAMES if name in call.parameters]
         return Subscription(
             rooms.hub.channels[route.channel],
-            admitted.selection,
+            selection,
             self._cursor(request, next((cursor for cursor in named if cursor), "" if named else None)),
             admitted.last,
             principal.subject,

@@ -107,6 +107,7 @@ class StreamSurface:
             start = await opener.find(wanted)
             if admission.draining:
                 raise Refused(admission.refusal(wanted.remote, wanted.subject) or DRAINING)
+            wanted.selection = self._rooms.check_revoked(wanted.marks, wanted.selection)
             if wanted.look_again is not None:
                 wanted.look_again()
             return start

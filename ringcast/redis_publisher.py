@@ -113,7 +113,7 @@ class RedisPublisher:
         if epoch is None:  # no node has opened the channel yet
             if not self._may_open:
                 return None
-            epoch = self._call("open", self._log.keys, [new_epoch(), "", 0, 0, 0, 0])[1]
+            epoch = self._call("open", self._log.opening_keys, [new_epoch(), "", 0, 0, 0, 0])[1]
         elif int(shards or 1) != len(self._log.shards):
             self._log = self._log_in(int(shards or 1))
         return str(epoch.decode())

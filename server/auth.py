@@ -28,7 +28,7 @@ from server.endings import BAD_REQUEST, FORBIDDEN, UNAUTHORIZED, UNAVAILABLE, En
 from server.exchange import Request
 from server.keys import KeySet, KeySettings, KeysUnavailable
 from server.logs import get_logger
-from server.revocations import Revocations
+from server.revocations import TOPIC, Revocations
 from server.rights import ANONYMOUS, DEVELOPMENT, InvalidClaims, Principal, Rights, principal_of
 from server.tokens import MAX_TOKEN_CHARACTERS, InvalidToken, Rules, checked_expiry, verified_claims
 
@@ -122,10 +122,18 @@ class Authenticator:
         if token is None:
             return ANONYMOUS
         principal = self._principal(token)
-        if self.revocations.holds(principal.marks, self._clock()):
+        self.check_revoked(principal.marks)
+        return principal
+
+    def check_revoked(self, marks: Sequence[str]) -> None:
+        """Raise AuthError for one who carries these, if that is revoked by now."""
+        if self.revocations.holds(marks, self._clock()):
             self._note("revoked")
             raise _invalid()
-        return principal
+
+    def is_closed(self, topic: str) -> bool:
+        """True if nobody may ask for this topic by name now."""
+        return self.revocations.holds((f"{TOPIC} {topic}",), self._clock())
 
     def _token(self, request: Request, parameter: str) -> str | None:
         header = request.header(b"authorization")

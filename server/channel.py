@@ -4,7 +4,9 @@ Owns the way of an event from the log to the feeds, and the decision where a res
 sockets or of the relay. Pure.
 
 Invariant: an entry is in the log and in every feed that wants it in one step, so a reader that joins after a look at
-the log misses nothing and gets nothing twice.
+the log misses nothing and gets nothing twice. Who is live is told of a hole in the log before anything that comes
+behind it, by positions that depend on nothing but what it may read (contract, Isolation): so the end of a hole is known
+only with the first event that a feed gets behind it, or once the present has passed it.
 Cost per event: one index look-up, one append per matching feed.
 """
 
@@ -67,11 +69,21 @@ class Start(NamedTuple):
     missed: int = 0
 
 
+class Hole(NamedTuple):
+    """What the live readers of a feed have still to be told: what was up to `upto` may be missing. That is a place in
+    the log, and may be of an event that they may not read; `present` is not before it, and may be named to anybody."""
+
+    reason: str
+    upto: int
+    present: int
+
+
 class Channel:
-    """See the module's head."""
+    """See the module's head. `holes`: of feeds whose readers have still to be told of one."""
 
     __slots__ = (
-        "epoch", "feeds", "following", "index", "log", "name", "policy", "published", "published_bytes", "readers",
+        "epoch", "feeds", "following", "holes", "index", "log", "name", "policy", "published", "published_bytes",
+        "readers",
     )  # fmt: skip
 
     def __init__(self, name: str, policy: Policy, epoch: str, log: Log, shards: int = 1) -> None:
@@ -81,6 +93,7 @@ class Channel:
         self.log = log
         self.following = Following(shards)
         self.feeds: dict[tuple[Selection, Encoding], Feed] = {}
+        self.holes: dict[Feed, Hole] = {}
         self.index = FeedIndex()
         self.readers = 0
         self.published = 0
@@ -88,6 +101,8 @@ class Channel:
 
     def accept(self, entries: Sequence[Entry], now: float) -> list[Feed]:
         """Take new entries of the log, in order; the feeds that got frames, each once. `now` is of the loop's clock."""
+        if self.holes:
+            self._tell_before(entries)
         touched: dict[Feed, None] = {}
         for entry in entries:
             self.log.append(entry)
@@ -119,6 +134,7 @@ class Channel:
             del self.feeds[feed.selection, feed.encoding]
             self.index.remove(feed)
             self.following.depart(feed.shards)
+            self.holes.pop(feed, None)
 
     def include(self, followed: Sequence[Followed], now: float) -> None:
         """Shards that are followed from now on, with what they held before."""
@@ -126,20 +142,52 @@ class Channel:
         for shard, since, _ in followed:
             self.following.began(shard, since, now)
 
-    def lose(self, shards: Shards, reason: str, upto: int) -> list[Feed]:
-        """Of these shards nobody can read what was up to there: the readers of feeds that need them are told, whose
-        feeds these are. Their cursors stay: what others have up to there is still to come."""
+    def lose(self, shards: Shards, reason: str, upto: int, present: int) -> None:
+        """Of these shards nobody can read what was up to there (see `Hole`). The readers of feeds that need them are
+        told before the next event that they get, or by `tell_all`."""
         for shard in shards:
             self.following.lost(shard, upto)
-        feeds = [feed for feed in self.feeds.values() if not feed.shards or not set(shards).isdisjoint(feed.shards)]
+        for feed in self.feeds.values():
+            if not shards or not feed.shards or not set(shards).isdisjoint(feed.shards):
+                hole = self.holes.get(feed) or Hole(reason, upto, present)
+                self.holes[feed] = Hole(hole.reason, max(hole.upto, upto), max(hole.present, present))
+
+    def _tell_before(self, entries: Sequence[Entry]) -> None:
+        """Tell those of holes who get one of these. What is named is the place before the first that they get: it
+        depends on nothing else. Of several shards one may have a hole that ends further on: then it is the present."""
+        for entry in entries:
+            for feed in self.index.match(entry.event):
+                hole = self.holes.pop(feed, None)
+                if hole is not None:
+                    before = entry.position - 1
+                    self._publish_gap(feed, hole, before if before >= hole.upto else hole.present)
+            if not self.holes:
+                break
+
+    def tell(self, feed: Feed) -> Feed:
+        """Tell a feed's readers of their hole at once: another is about to join them who does not have it. The feed."""
+        hole = self.holes.pop(feed)
+        self._publish_gap(feed, hole, hole.present)
+        return feed
+
+    def tell_all(self, mark: int) -> list[Feed]:
+        """Tell those of holes who got nothing since, and move their cursors on to the relay's `mark`; the feeds. Where
+        it has not passed a hole, something may still come from before."""
+        feeds = [feed for feed, hole in self.holes.items() if hole.upto <= mark]
         for feed in feeds:
-            last = feed.ring.before(feed.ring.head)
-            since = format_id(self.epoch, last) if last else None
-            feed.publish(gap_frame(reason, since, format_id(self.epoch, upto)), last)
+            self._publish_gap(feed, self.holes.pop(feed), mark)
+            feed.publish(cursor_block(format_id(self.epoch, mark)), mark)
         return feeds
 
+    def _publish_gap(self, feed: Feed, hole: Hole, to: int) -> None:
+        last = feed.ring.before(feed.ring.head)
+        since = format_id(self.epoch, last) if last else None
+        feed.publish(gap_frame(hole.reason, since, format_id(self.epoch, to)), last)
+
     def turn(self, epoch: str, log: Log, reason: str, position: int) -> list[Feed]:
-        """Go on with another log: each feed's readers are told of the hole up to `position`. The feeds, all of them."""
+        """Go on with another log: each feed's readers are told that nothing is as it was up to `position`, where it
+        began. The feeds, all of them."""
+        self.holes.clear()
         now = format_id(epoch, position)
         for feed in self.feeds.values():
             last = feed.ring.before(feed.ring.head)

@@ -23,7 +23,7 @@ from server.broadcaster import Broadcaster
 from server.endings import REVOKED
 from server.logs import get_logger
 from server.relay.protocol import Board, RelayUnavailable
-from server.revocations import KINDS, Revocations, mark_of
+from server.revocations import KINDS, TOPIC, Revocations, mark_of
 
 REGISTER_SECONDS = 5.0
 PRESENCE_SECONDS = 15.0
@@ -117,7 +117,7 @@ class Cluster:
         self._revocations.add(mark, until)
         closed = 0
         for reader in self._broadcaster.all_readers():
-            if mark in reader.marks:
+            if mark in reader.marks or (kind == TOPIC and facts[TOPIC] in reader.feed.selection.named):
                 self._broadcaster.close(reader, REVOKED)
                 closed += 1
         log.warning("revoked", kind=kind, streams=closed)

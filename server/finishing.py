@@ -40,6 +40,8 @@ class Finisher:
                 if feed.selection.topics is not None and len(feed.selection.topics) == 1
             ]
             for feed in feeds:
+                if feed in channel.holes:  # its readers have still to be told, and would not come back for it
+                    continue
                 for reader in [reader for reader in feed.readers if reader.cursor == feed.ring.head]:
                     self._close(reader, FINISHED)
             late = now > until - WATCH_SECONDS + LATE_SECONDS

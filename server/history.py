@@ -4,7 +4,8 @@ Owns the pages, who waits for which, and how many are read and kept at a time. M
 reader selects.
 
 Invariants: a page stays until every reader that waited for it has taken it (else more readers than pages would read for
-ever); about `HISTORY_PAGES` are kept, whatever the number of readers; nothing is read for readers that have left.
+ever); about `HISTORY_PAGES` are kept, whatever the number of readers; nothing is read for readers that have left; no
+page is given out in another epoch than it was asked for in.
 Cost: one task and one read per page, not per reader.
 """
 
@@ -30,9 +31,10 @@ ReadHistory = Callable[[str, int, int, Shards], Awaitable[Stretch]]
 
 
 class Place(NamedTuple):
-    """Where a page begins: behind a position of a channel, in these shards."""
+    """Where a page begins: behind a position of a channel, in these shards, in the log of this epoch."""
 
     channel: str
+    epoch: str
     position: int
     shards: Shards = ALL
 
@@ -85,7 +87,9 @@ class History:
             self._make_room()
 
     def forget(self) -> None:
-        """Called now and then: drop what nobody waits for."""
+        """Called now and then: drop what nobody waits for, and what leads nowhere: it would for ever."""
+        for place in [place for place, entries in self._pages.items() if entries.upto <= place.position]:
+            del self._pages[place]
         for place, readers in list(self._woken.items()):
             readers.difference_update(
                 [one for one in readers if one.replay is None or one.replay.position != place.position]

@@ -23,6 +23,7 @@ from server.ids import parse_id
 from server.log import Log
 from server.logs import get_logger
 from server.relay.memory import MemoryRelay
+from server.relay.positions import microseconds, present_behind
 from server.relay.protocol import Appended, Entry, Key, LogState, Relay, RelayUnavailable
 from server.selection import Selection
 from server.shards import Shards, shards_for
@@ -98,7 +99,7 @@ class Hub:
 
     async def _open(self, name: str) -> Channel:
         policy = self._policy_of(name)
-        state = await self.relay.open(name, policy.retain, policy.ring.events)
+        state = await self.relay.open(name, policy.retain, policy.ring.events, policy.ring.bytes)
         history = Log(policy.ring, state.floor)
         for entry in state.recent:
             history.append(entry)
@@ -153,20 +154,23 @@ class Hub:
             log.exception("listener_failed")
 
     def _turn(self, name: str, reason: str, position: int, state: LogState) -> None:
-        """The log is not what it was: listeners and every reader are told so, and go on from where the log is now."""
+        """The log is not what it was: listeners are told so, and readers before they get anything else; and all go on
+        from where the log is now."""
         channel = self.channels.get(name)
         if channel is None:
             return
         for missed in self._missed.get(name, ()):
             self._tell(missed)
-        if state.missing:  # of the other shards nothing is
-            self._broadcaster.publish(channel.lose(state.missing, reason, position))
-            return
-        history = Log(channel.policy.ring, max(state.floor, position))
-        for entry in state.recent:
-            history.append(entry)
-        self._broadcaster.end_replays(channel)  # they would go on in a log that is no more
-        self._broadcaster.publish(channel.turn(state.epoch, history, reason, position))
+        if not state.missing:  # else of the other shards nothing is
+            history = Log(channel.policy.ring, max(state.floor, position))
+            for entry in state.recent:
+                history.append(entry)
+            self._broadcaster.end_replays(channel)  # they would go on in a log that is no more
+            if state.epoch != channel.epoch:
+                self._broadcaster.publish(channel.turn(state.epoch, history, reason, position))
+                return
+            channel.log = history
+        channel.lose(state.missing, reason, position, present_behind(position, microseconds(time.time())))
 
     # --- the way of a reader
     # -------------------------------------------------------------------------------------------------
@@ -231,16 +235,20 @@ class Hub:
         assert self.relay.splitter is not None
         await asyncio.sleep(0)  # those who come in the same turn go along
         shards = channel.following.missing(tuple(sorted(self._wanted.pop(channel.name))))
-        recent = max(1, channel.policy.ring.events // channel.following.count)
+        ring, count = channel.policy.ring, channel.following.count
         if shards:
-            channel.include(await self.relay.splitter.follow(channel.name, shards, recent), time.monotonic())
+            recent, recent_bytes = max(1, ring.events // count), max(1, ring.bytes // count)
+            followed = await self.relay.splitter.follow(channel.name, shards, recent, recent_bytes)
+            channel.include(followed, time.monotonic())
             log.info("shards_followed", channel=channel.name, shards=shards)
 
     def expire(self) -> None:
-        """Called now and then: drop what is over age from memory, and shards that nobody reads."""
+        """Called now and then: drop what is over age from memory, and shards that nobody reads; tell of holes."""
         now = time.time()
         for channel in self.channels.values():
             channel.log.expire(now)
+            if channel.holes:
+                self._broadcaster.publish(channel.tell_all(self.relay.mark(channel.name)))
             given_up = channel.following.give_up(time.monotonic())
             if given_up and self.relay.splitter is not None:
                 self.relay.splitter.unfollow(channel.name, given_up)

@@ -2,8 +2,8 @@
 
 Owns the wheel. A wheel turns once per heartbeat interval; each reader sits in one of its slots, given out in turn, so
 heartbeats are spread over the interval. When its slot comes up a reader is looked at once: heartbeat, idle, and whether
-its deadline falls before the next turn (then it goes to a list for that tick). Must never know of sockets (it asks the
-broadcaster) or why a deadline was set.
+its deadline falls before the next turn (then it goes to a list for that tick). One that is still behind gets its
+heartbeat between two pages. Must never know of sockets (it asks the broadcaster) or why a deadline was set.
 
 Invariants: a reader hears from us at least every `heartbeat_seconds` plus a tick; it ends at most a tick after its
 deadline; a reader that closed is in no slot; a reader is in at most one tick list, for at most one turn of its wheel
@@ -27,7 +27,7 @@ from server.feed import Feed
 from server.frames import COMMENT_HEARTBEAT, Encoding, cursor_block
 from server.ids import format_id
 from server.logs import get_logger
-from server.reader import Reader
+from server.reader import REPLAYING, Reader
 
 MAX_TICK_SECONDS = 0.5
 TURN_WITHOUT_HEARTBEAT_SECONDS = 30.0
@@ -198,6 +198,7 @@ class Lifetimes:
         horizon = now + wheel.seconds + self.tick_seconds
         beats: dict[tuple[Channel, Encoding, bool], bytes] = {}
         due: list[Reader] = []
+        replaying: list[Reader] = []
         beat = b""
         last: Feed | None = None
         for reader in wheel.turn():
@@ -222,15 +223,30 @@ class Lifetimes:
             # Who is not at the head has bytes on their way, or takes none; a cursor must not run ahead of them.
             if beat and reader.cursor == head and not (some_are_new and reader.opened > recent):
                 due.append(reader)
+            elif reader.cursor == REPLAYING:
+                replaying.append(reader)
         if due:
             self._send(due, beat)
+        for reader in replaying:
+            self._send_between_pages(reader, now)
+
+    def _send_between_pages(self, reader: Reader, now: float) -> None:
+        """A heartbeat for one that is still behind, for it may wait for its next page. It carries no cursor: that would
+        skip what is still to come. One with bytes on their way needs none."""
+        policy = reader.feed.channel.policy
+        is_new = now - reader.opened < policy.heartbeat_seconds * RECENT_SHARE
+        if policy.heartbeat_seconds and reader.stall is None and not is_new:
+            beat = reader.feed.encoding.wrap(self._beat(reader.feed.channel, behind=True))
+            self.heartbeats += self._broadcaster.write(reader, beat, 0)
 
     def _send(self, due: list[Reader], beat: bytes) -> None:
         self.heartbeats += self._broadcaster.heartbeat(due, beat)
 
     def _beat_of(self, feed: Feed, beats: dict[tuple[Channel, Encoding, bool], bytes]) -> bytes:
         """The heartbeat of a feed's readers, made once per visit for all feeds that have the same."""
-        behind = feed.ring.before(feed.ring.head) > self._mark(feed.channel.name)
+        mark = self._mark(feed.channel.name)
+        # Who has still to be told of a hole must not pass it.
+        behind = feed.ring.before(feed.ring.head) > mark or feed in feed.channel.holes
         key = (feed.channel, feed.encoding, behind)
         beat = beats.get(key)
         if beat is None:
@@ -238,7 +254,8 @@ class Lifetimes:
         return beat
 
     def _beat(self, channel: Channel, *, behind: bool) -> bytes:
-        """`behind`: the relay's present is before an event that the reader has. A cursor must not go back."""
+        """`behind`: the relay's present is before an event that the reader has, or behind something that it has not. A
+        cursor must neither go back nor run ahead."""
         style = channel.policy.heartbeat_style
         if style == "event":
             return b'event: heartbeat\ndata: {"ts":%d}\n\n' % time.time()

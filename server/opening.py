@@ -25,7 +25,7 @@ from server.heads import http_date
 from server.hub import Hub
 from server.ids import EARLIEST, format_id
 from server.lifetimes import Lifetimes
-from server.reader import Reader
+from server.reader import REPLAYING, Reader
 from server.replay import Replay, Replayer
 from server.selection import Selection
 
@@ -128,8 +128,12 @@ class Opener:
             first += cursor_block(format_id(channel.epoch, max(mark, position)))
             position = None
         head = self.head(wanted, start)
-        reader.cursor = feed.ring.head
-        if position is not None:
+        if position is None:
+            if feed in channel.holes:  # that is for those who are here already
+                self._broadcaster.publish([channel.tell(feed)])
+            reader.cursor = feed.ring.head
+        else:
+            reader.cursor = REPLAYING
             gap = (start.gap, self._declared_from(wanted)) if start.gap else None
             reader.replay = Replay(position, position if start.found else 0, gap, start.last, start.missed)
         if self._broadcaster.write(reader, head + encoding.wrap(first), mark):

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from server.replay import Replay
 
 
+REPLAYING = -1
+
+
 class Reader:
-    """`cursor`: sequence number in the feed's ring. `opened`, `deadline`: seconds of the loop's clock. `ending`: why
-    it ends at the deadline. `planned`: it is on the list of a tick. `marks`: what its rights can be revoked by."""
+    """`cursor`: sequence number in the feed's ring, `REPLAYING` while it is still behind. `opened`, `deadline`: seconds
+    of the loop's clock. `ending`: why it ends at the deadline. `planned`: it is on the list of a tick. `marks`: what
+    its rights can be revoked by."""
 
     __slots__ = (
         "address",

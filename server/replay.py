@@ -4,8 +4,10 @@ Owns the readers between admission and their feed's ring, the pages they share, 
 never know how bytes reach a socket (it asks the broadcaster) or where old entries come from (it asks `history`).
 
 Invariants: a reader joins its feed in the same step in which a look at the log finds nothing more, so no event falls
-between; a declared gap is written before the first event after the hole; what a replaying reader costs is one `Replay`,
-whatever the length of the replay, and while its socket takes nothing one page, which others at its position share.
+between; a declared gap is written before the first event after the hole; the positions that are named to a reader are
+those of what it may read, marks and the present, never that of a floor or of what was looked at; a page that leads
+nowhere is no reason to look again at once; what a replaying reader costs is one `Replay`, whatever the length of the
+replay, and while its socket takes nothing one page, which others at its position share.
 Cost: a page is scanned and joined once per feed and position, and shared by all who ask for it: 5,000 clients that
 return with one cursor cost one scan. Every slice gives the loop back, and a look at the log ends after `STEP_SECONDS`
 whatever the selection costs; readers that used up their time let the others go first.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from server.endings import UNAVAILABLE, Ending
@@ -24,6 +26,7 @@ from server.frames import cursor_block, gap_frame
 from server.history import History, Place, ReadHistory
 from server.ids import format_id
 from server.reader import Reader
+from server.relay.positions import microseconds, present_behind
 from server.relay.protocol import Entry
 from server.shards import Shards
 
@@ -78,6 +81,9 @@ class Out(Protocol):
     def go_live(self, reader: Reader) -> None:
         """Make the reader a live one at its feed's head."""
 
+    def publish(self, feeds: Iterable[Feed]) -> None:
+        """Bring the live readers of these feeds to their heads, soon."""
+
     def wake(self) -> None:
         """Run a slice soon."""
 
@@ -94,7 +100,8 @@ class Replayer:
         self._floor = floor
         self._ready: deque[Reader] = deque()
         self._slow: deque[Reader] = deque()  # ready too, but their selections cost much
-        self._built: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
+        self._stuck: list[Reader] = []  # what they were given leads nowhere
+        self._built: OrderedDict[tuple[Feed, str, int], Page] = OrderedDict()
         self.history = History(history, self.resume, self._give_up)
         self.replayed = 0
 
@@ -109,10 +116,13 @@ class Replayer:
         self._out.wake()
 
     def forget(self) -> None:
-        """Called now and then: drop the shared pages when nobody replays."""
+        """Called now and then: drop the shared pages when nobody replays, and let those look again who got nowhere."""
         if not self.busy:
             self._built.clear()
         self.history.forget()
+        stuck, self._stuck = self._stuck, []
+        for reader in stuck:
+            self.resume(reader)
 
     def run(self, deadline: float) -> None:
         """Serve readers in turn until `deadline` of time.monotonic() or until none can go on."""
@@ -136,7 +146,7 @@ class Replayer:
     def _step(self, reader: Reader, deadline: float) -> bool:
         """Write one page, or look for one until `deadline`; True if the reader can go on at once."""
         replay = reader.replay
-        if replay is None:  # it has left meanwhile
+        if replay is None or reader.stall is not None:  # it has left meanwhile, or a heartbeat is on its way to it
             self.history.left(reader)
             return False
         feed = reader.feed
@@ -150,6 +160,9 @@ class Replayer:
             self._join(reader, replay, feed)
             return False
         if not page.events:
+            if page.next == replay.position:
+                self._stuck.append(reader)
+                return False
             replay.position = page.next
             return True
         if replay.gap is not None:  # written by itself: joined to the page it would make a copy for each reader
@@ -181,12 +194,18 @@ class Replayer:
         replay.position = floor
 
     def _declare(self, replay: Replay, feed: Feed, to: int) -> bytes:
+        """The gap. Of several shards one may lack what is after `to`, where others have something: then all up to the
+        present may be missing. Where exactly it ends is the position of an event that may be anybody's."""
         assert replay.gap is not None
         reason, since = replay.gap
         replay.gap = None
+        if to < replay.missed:
+            to = present_behind(replay.missed, microseconds(time.time()))
         return feed.encoding.wrap(gap_frame(reason, since, format_id(feed.channel.epoch, to)))
 
     def _join(self, reader: Reader, replay: Replay, feed: Feed) -> None:
+        if feed in feed.channel.holes:  # that is for those who are live: this one knows what it has
+            self._out.publish([feed.channel.tell(feed)])
         mark = max(self._mark(feed.channel.name), replay.told)
         data = feed.encoding.wrap(cursor_block(format_id(feed.channel.epoch, mark)))
         if replay.gap is not None:
@@ -200,21 +219,23 @@ class Replayer:
         """The page after the replay's position; None if it has to come from the relay first."""
         position = replay.position
         channel = feed.channel
-        page = self._built.get((feed, position))
+        page = self._built.get((feed, channel.epoch, position))
         if page is not None and (page.full or page.next == channel.log.head):
-            self.history.taken(reader, Place(channel.name, position, feed.shards))
+            self.history.taken(reader, Place(channel.name, channel.epoch, position, feed.shards))
             return page
         floor = self._floor(channel.name, feed.shards)
         if position < floor and floor > replay.missed:  # trimmed while we were on our way: it has to be declared
             if replay.gap is None:
-                replay.gap = ("history", format_id(channel.epoch, position))
+                replay.gap = ("history", format_id(channel.epoch, replay.told) if replay.told else None)
             replay.missed = floor
         if (
             position < floor and channel.following.count == 1
         ):  # there is nothing below it; of several shards there may be
             position = replay.position = floor
-        if position < feed.floor:
-            place = Place(channel.name, position, feed.shards)
+        # Who has all up to the newest that was delivered gets the rest live: what has lost something may have its floor
+        # beyond that.
+        if position < feed.floor and position < channel.log.head:
+            place = Place(channel.name, channel.epoch, position, feed.shards)
             entries = self.history.page(reader, place)
             if entries is None:
                 return None
@@ -249,9 +270,10 @@ class Replayer:
         if more and last == position:  # the relay has nothing between here and there
             last = max(position, min(feed.floor, beyond))
         page = Page(feed.encoding.wrap(b"".join(frames)) if frames else b"", first, selected, last, len(frames), more)
-        if len(self._built) >= BUILT_PAGES:
-            self._built.popitem(last=False)
-        self._built[feed, position] = page
+        if last > position or not more:  # else it is one of this moment
+            if len(self._built) >= BUILT_PAGES:
+                self._built.popitem(last=False)
+            self._built[feed, feed.channel.epoch, position] = page
         return page
 
     def _give_up(self, reader: Reader) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from server.event import is_safe
-from server.revocations import KINDS, mark_of
+from server.revocations import HOLDERS, mark_of
 from server.selectors import ANY, InvalidSelector, Selector, parse_selector
 
 MAIN_CHANNEL = "main"
@@ -126,7 +126,7 @@ def _name(claims: Mapping[str, object], claim: str) -> str:
 def _marks(claims: Mapping[str, object]) -> tuple[str, ...]:
     """What the token can be revoked by: its id, its subject, its tenant."""
     marks = []
-    for kind, claim in zip(KINDS, ("jti", "sub", "tenant"), strict=True):
+    for kind, claim in zip(HOLDERS, ("jti", "sub", "tenant"), strict=True):
         value = _name(claims, claim)
         if value:
             with suppress(ValueError):  # who issues tokens without a name that can be one cannot revoke by it

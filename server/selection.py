@@ -60,6 +60,16 @@ class Selection:
     def __repr__(self) -> str:
         return f"Selection({self.topics!r}, {self.types!r}, {self.grants!r}, {self.region!r})"
 
+    @property
+    def named(self) -> frozenset[str]:
+        """What is selected or granted, word for word: a template stands here by its own text, and names no topic that
+        it matches."""
+        return self._exact.union([grant.text for grant in self.grants or ()])
+
+    def with_grants(self, grants: tuple[Selector, ...]) -> Selection:
+        """The same of what these allow to read."""
+        return Selection(self.topics, self.types, grants, self.region)
+
     def wants(self, event: Event) -> bool:
         """True if the event is selected and may be read."""
         if self.types is not None and (event.type or "message") not in self.types:

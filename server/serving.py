@@ -121,6 +121,7 @@ def make_relay(settings: Settings) -> Relay:
             replicas=settings.redis_replicas,
             replicas_seconds=settings.redis_replicas_seconds,
             durable=settings.redis_durable,
+            lag_seconds=settings.redis_lag_seconds,
             shards_of=lambda name: settings.channel(name).shards,
         )
     return MemoryRelay(**common)

@@ -201,7 +201,11 @@ class Collector:
         yield _gauge("loop_lag_seconds", "How late the event loop's last tick was.", node.loop_lag)
         yield _gauge("resident_bytes", "Memory of the process in RAM.", resident_bytes())
         yield _gauge("tasks", "Tasks of the event loop; streams have none.", tasks())
-        yield _gauge("relay_up", "1 if the relay takes appends.", int(bool(node.relay.state()["ok"])))
+        yield _gauge(
+            "relay_up",
+            "1 if the relay takes events and this node gets them in time.",
+            int(bool(node.relay.state()["ok"])),
+        )
         latency = list(zip((str(bound) for bound in count.LATENCY_BOUNDS), count.latency_buckets, strict=True))
         yield _histogram(
             "delivery_seconds",

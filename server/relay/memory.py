@@ -133,7 +133,8 @@ class MemoryRelay:
         self._deliver = deliver
         self._refusing = None
 
-    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+    async def open(self, channel: str, retention: Retention, recent: int, recent_bytes: int = 0) -> LogState:
+        del recent_bytes  # they are in this memory anyway
         log = self._logs.get(channel)
         if log is None:
             receipts = Receipts(self._idempotency_seconds, self._idempotency_keys)

@@ -13,11 +13,18 @@ from __future__ import annotations
 # How far ahead of the clock a ceiling is written to disk, in microseconds. Longer means fewer writes for quiet
 # channels, and positions that run further ahead of the time after a crash; shorter the reverse.
 LEASE_US = 5_000_000
+_MINUTE_US = 60_000_000
 
 
 def microseconds(seconds: float) -> int:
     """A time in whole microseconds."""
     return int(seconds * 1e6)
+
+
+def present_behind(position: int, now_us: int) -> int:
+    """The present as a position that is not before this one and tells nothing of it. Positions may be times of another
+    clock; if that is ahead of ours, it is the next full minute."""
+    return now_us if now_us >= position else -(-position // _MINUTE_US) * _MINUTE_US
 
 
 class Positions:

@@ -110,9 +110,10 @@ class KeyConflict(Exception):
 
 Deliver = Callable[[str, Sequence[Entry]], None]
 # A channel's log is not what it was: channel, reason, position and state. What is after the newest entry delivered so
-# far and up to the position may be missing. Reasons: "epoch" (another log), "history" (entries were dropped before this
-# node read them), "damaged" (an entry that cannot be read). The last two may concern some shards only (`missing`):
-# nothing is missing of the others.
+# far and up to the position may be missing. Reasons: "epoch" (another log: the position is a moment), "history"
+# (entries were dropped before this node read them), "damaged" (an entry that cannot be read). For the last two the
+# position may be that of a private event, and only some shards may be concerned (`missing`): nothing is missing of the
+# others.
 Turned = Callable[[str, str, int, LogState], None]
 
 
@@ -137,9 +138,11 @@ class Board(Protocol):
 class Splitter(Protocol):
     """For logs that are split into shards: what nobody on this node reads need not come here."""
 
-    async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
-        """Deliver entries of these shards from now on. `recent`: how many of the newest to give for each. Raises
-        RelayUnavailable."""
+    async def follow(
+        self, channel: str, shards: Sequence[int], recent: int, recent_bytes: int = 0
+    ) -> Sequence[Followed]:
+        """Deliver entries of these shards from now on. `recent`: how many of the newest to give for each, of about
+        `recent_bytes` at the most (0: no bound). Raises RelayUnavailable."""
 
     def unfollow(self, channel: str, shards: Sequence[int]) -> None:
         """Deliver no entries that are in these shards only."""
@@ -164,8 +167,9 @@ class Relay(Protocol):
         """Open the store. `turned` is called for logs that others share. Raises RelayUnavailable with a reason an
         operator understands."""
 
-    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
-        """Open or create a channel's log."""
+    async def open(self, channel: str, retention: Retention, recent: int, recent_bytes: int = 0) -> LogState:
+        """Open or create a channel's log. `recent`: how many of its newest entries to give, of about `recent_bytes` at
+        the most (0: no bound)."""
 
     async def append(self, channel: str, events: Sequence[Event], key: Key | None) -> Appended:
         """Append all events or none. Raises RelayUnavailable, KeyConflict."""

@@ -9,7 +9,7 @@ Invariants: an append is atomic, and is never repeated unless Redis has said tha
 delivered only as the tail reads them, so every node delivers the same ones in the same order. No connection is trusted
 because it is up: what proves it is a mark that went into Redis by one connection and came out of the other.
 Cost: one round trip per turn of the loop at most, whatever the number of appends in it; one script per channel and
-second.
+second, many of them in a round trip.
 Source: contract, "Streams as truth".
 """
 
@@ -21,7 +21,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
-from typing import Any
 
 from redis.asyncio import RedisCluster
 
@@ -44,17 +43,18 @@ from server.relay.protocol import (
 from server.relay.redis_appends import Appends, Terms
 from server.relay.redis_board import Board
 from server.relay.redis_client import ERRORS, Client, Target, ask, ask_script, connect, reason_of
-from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, raw_of
+from server.relay.redis_entries import DamagedEntry, Raw, before, entry_of, place_of
 from server.relay.redis_log import RedisLog, Shard
+from server.relay.redis_looks import Looks
 from server.relay.redis_masters import Masters
+from server.relay.redis_pages import Found
 from server.relay.redis_patience import Patience
 from server.relay.redis_reads import RedisReads
-from server.relay.redis_tail import ENTRIES_A_READ, Tail
+from server.relay.redis_tail import Tail
 from server.shards import ALL, Shards
 from server.supervision import cancelled, supervise
 
 TICK_SECONDS = 1.0
-DROPPED_A_TICK = 1_000
 ARRIVAL_SECONDS = 2.0  # an append that Redis has is answered after this, whether or not the tail brought it
 MAX_TURNS = 3
 PROOF_SECONDS = 4.0  # nodes that live look once they are connected again, two and a half seconds later at the most
@@ -67,7 +67,8 @@ logger = get_logger("relay")
 class RedisRelay:
     """Implements `Relay` and `Splitter` over Redis. `replicas`: how many must have an append before it is acknowledged
     (WAIT). `shards_of`: how many shards a channel is split into. `durable`: Redis keeps what it has acknowledged
-    through any crash, so nothing has to be proved after one."""
+    through any crash, so nothing has to be proved after one. `lag_seconds`: how far behind it may be and still be well.
+    """
 
     shared = True
 
@@ -81,6 +82,7 @@ class RedisRelay:
         replicas_seconds: float = 1.0,
         shards_of: Callable[[str], int] = lambda _: 1,
         durable: bool = False,
+        lag_seconds: float = 5.0,
     ) -> None:
         self.durability = (
             f"redis, {replicas} replicas: survives the loss of the master"
@@ -94,20 +96,22 @@ class RedisRelay:
         self._prefix = prefix
         self._shards_of = shards_of
         self._proves = int(not durable)  # what the scripts want to know
+        self._most_lag_seconds = lag_seconds
         self._terms = Terms(max(1, round(idempotency_seconds * 1000)), replicas, round(replicas_seconds * 1000))
         self._cluster = isinstance(self._client, RedisCluster)
         self._name = secrets.token_hex(8)
         self._tails: list[Tail] = []
         self._tail_of: dict[str, Tail] = {}
+        self._begun: dict[str, Tail] = {}  # of channels that could not be opened: there for the next try
         self._logs: dict[str, RedisLog] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._refusing: str | None = NOT_OPEN
         self._fault: str | None = None
         self._errands: set[asyncio.Task[None]] = set()
-        self._looks: dict[str, asyncio.Task[int]] = {}
         self._turning: dict[str, asyncio.Task[None]] = {}
         self.turns = 0
         self._reads = RedisReads(self._client)
+        self._looks = Looks(self._client, self._proves, self._turn, self._missed)
 
     async def start(self, deliver: Deliver, turned: Turned) -> None:
         self._loop = asyncio.get_running_loop()
@@ -118,7 +122,8 @@ class RedisRelay:
         try:
             await ask(self._client.ping())
             if not self._cluster:
-                await self._add_tail(f"{{{self._prefix}}}")
+                await self._new_tail(f"{{{self._prefix}}}").begin(self._client)
+            await self.board.read()  # whoever was revoked before finds nothing open
             self._keep("relay_tick", self._tick_for_ever)
         except RelayUnavailable:
             await self.close()
@@ -127,14 +132,13 @@ class RedisRelay:
     def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(self._loop.create_task(supervise(name, work)))
 
-    async def _add_tail(self, tag: str, entries_a_read: int = ENTRIES_A_READ) -> Tail:
+    def _new_tail(self, tag: str) -> Tail:
         """A tail at work. `tag` says in which slot of a cluster its marks are."""
         number = len(self._tails)
         marks = f"{tag}:node:{self._name}:{number}"
-        tail = Tail(self._target, marks, self, self._patience, self._masters, entries_a_read=entries_a_read)
+        tail = Tail(self._target, marks, self, self._patience, self._masters)
         self._tails.append(tail)
         self._keep("relay_tail", tail.run)
-        await tail.begin(self._client)
         return tail
 
     @property
@@ -147,18 +151,19 @@ class RedisRelay:
 
     # --- channels
 
-    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+    async def open(self, channel: str, retention: Retention, recent: int, recent_bytes: int = 0) -> LogState:
         if self._refusing is not None:
             raise RelayUnavailable(self._refusing)
         log = self._logs.get(channel)
         if log is not None:
-            return await self._state(log, log.delivered, recent)
+            return await self._state(log, log.delivered, recent, recent_bytes)
         log = RedisLog(channel, self._prefix, retention, self._shards_of(channel))
         await self._learn_proven(log)
         tail = await self._tail_for(log)
-        state = await self._state(log, log.delivered, recent)
+        state = await self._state(log, log.delivered, recent, recent_bytes)
         # From here to the end without waiting: what comes is for a channel that is there.
         self._tail_of[channel] = tail
+        self._begun.pop(channel, None)
         self._logs[channel] = log
         tail.follow(log)
         self._soon(lambda: tail.prove(self._client))
@@ -166,10 +171,14 @@ class RedisRelay:
 
     async def _tail_for(self, log: RedisLog) -> Tail:
         """One blocking read can follow all streams of one Redis, but in a cluster only those of one slot. That of a log
-        which is split is there to wake: one entry does."""
-        if log.split:
-            return await self._add_tail(f"{{{self._prefix}:{log.name}}}", 1)
-        return await self._add_tail(f"{{{self._prefix}:{log.name}}}") if self._cluster else self._tails[0]
+        which is split is there to wake."""
+        if not log.split and not self._cluster:
+            return self._tails[0]
+        tail = self._begun.get(log.name)
+        if tail is None:
+            tail = self._begun[log.name] = self._new_tail(f"{{{self._prefix}:{log.name}}}")
+        await tail.begin(self._client)
+        return tail
 
     def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, and do without if it fails: the tick will do it again."""
@@ -199,7 +208,7 @@ class RedisRelay:
         kept, count = log.retention, len(log.shards)
         ours = (new_epoch(), suspected, log.given)
         bounds = (ceil(kept.events / count), ceil(kept.bytes / count), kept.seconds)
-        facts = await ask_script(self._client, "open", log.keys, *ours, *bounds, self._proves)
+        facts = await ask_script(self._client, "open", log.opening_keys, *ours, *bounds, self._proves)
         if facts[0] == b"split":
             log.refused = f"channel {log.name} is in {int(facts[1])} shards in Redis, and in {count} by the settings"
             raise RelayUnavailable(log.refused)
@@ -214,24 +223,30 @@ class RedisRelay:
         log.newest, log.newest_shard = newest.last, newest.number
         return ""
 
-    async def _state(self, log: RedisLog, high: int, recent: int) -> LogState:
-        entries = [] if log.split else await self._reads.newest(log, log.shards[0], high, recent)
-        return LogState(log.epoch, log.floor(), entries, len(log.shards))
+    async def _state(self, log: RedisLog, high: int, recent: int, recent_bytes: int) -> LogState:
+        if log.split:
+            return LogState(log.epoch, log.floor(), [], len(log.shards))
+        newest = await self._reads.newest(log, log.shards[0], high, recent, recent_bytes)
+        return LogState(log.epoch, log.floor(), newest.entries)
 
-    async def follow(self, channel: str, shards: Sequence[int], recent: int) -> Sequence[Followed]:
+    async def follow(
+        self, channel: str, shards: Sequence[int], recent: int, recent_bytes: int = 0
+    ) -> Sequence[Followed]:
         log = self._logs[channel]
         chosen = log.chosen(tuple(shards))
-        await self._look(log)  # else what is up to a second old would come as if it were new
+        await self._looks.at(log)  # else what is up to a second old would come as if it were new
         present = await self._tail_of[channel].include(log, chosen, self._client)
         try:
-            found = await asyncio.gather(*[self._reads.newest(log, shard, present, recent) for shard in chosen])
-            await self._look(log)  # what was dropped meanwhile is below the floors as they are now
+            found = await asyncio.gather(
+                *[self._reads.newest(log, shard, present, recent, recent_bytes) for shard in chosen]
+            )
+            await self._looks.at(log)  # what was dropped meanwhile is below the floors as they are now
         except RelayUnavailable:
             log.exclude(chosen)
             raise
         return [
-            Followed(shard.number, entries[0].position - 1 if len(entries) == recent else shard.floor, entries)
-            for shard, entries in zip(chosen, found, strict=True)
+            Followed(shard.number, entries[0].position - 1 if entries and is_cut else shard.floor, entries)
+            for shard, (entries, is_cut) in zip(chosen, found, strict=True)
         ]
 
     def unfollow(self, channel: str, shards: Sequence[int]) -> None:
@@ -264,24 +279,16 @@ class RedisRelay:
         log = self._logs[channel]
         if epoch == log.epoch and position <= max(log.mark, log.delivered):
             return
-        newest = await self._look_with_others(log)
+        newest = await self._looks.with_others(log)
         if epoch == log.epoch and position > max(
             log.mark, newest
         ):  # that look may have begun before there was this cursor
-            newest = await self._look_with_others(log)
+            newest = await self._looks.with_others(log)
         arrival = log.arrival(newest)
         if arrival is not None:
             await asyncio.wait((arrival,), timeout=ARRIVAL_SECONDS)
-            if not arrival.done():
+            if epoch == log.epoch and log.delivered < newest:  # a tail that breaks wakes who waits, too
                 raise RelayUnavailable("this node is behind the log")
-
-    async def _look_with_others(self, log: RedisLog) -> int:
-        """One look for all who come back at once."""
-        look = self._looks.get(log.name)
-        if look is None:
-            look = self._looks[log.name] = self._loop.create_task(self._look(log))
-            look.add_done_callback(lambda _: self._looks.pop(log.name, None))
-        return await asyncio.shield(look)
 
     def mark(self, channel: str) -> int:
         return self._logs[channel].mark
@@ -298,6 +305,8 @@ class RedisRelay:
         """Deliver what the tail has read; before an entry that is not ours, and after it."""
         good: list[Entry] = []
         last = log.delivered
+        if place_of(entries[0][0]) <= (last, 0):  # told of as missed while it was on its way
+            entries = [raw for raw in entries if place_of(raw[0]) > (last, 0)]
         for raw in entries:
             try:
                 entry = entry_of(log.epoch, raw)
@@ -316,19 +325,17 @@ class RedisRelay:
             last = entry.position
         self._deliver_entries(log, good)
 
-    def took_split(self, log: RedisLog, shards: Sequence[Shard], answer: Sequence[Any]) -> None:
+    def took_split(self, log: RedisLog, shards: Sequence[Shard], page: Found) -> None:
         """Deliver what is in the shards of a log that is split: in order, and all that there is."""
-        epoch, *floors, found = answer
-        if epoch.decode() != log.epoch:
+        if page.epoch != log.epoch:
             return  # the tick will say what it is now
-        for shard, floor in zip(shards, map(int, floors), strict=True):
-            if floor > log.delivered:
+        for shard, floor in zip(shards, page.floors, strict=True):
+            if floor > max(log.delivered, shard.missed):
                 logger.error("entries_missed", channel=log.name, after=log.delivered, to=floor, shard=shard.number)
                 self._hole(log, shard, "history", floor)
             shard.floor = max(shard.floor, floor)
         good: list[Entry] = []
-        for which, *flat in found:
-            raw = raw_of(flat)
+        for which, raw in page.entries:
             try:
                 good.append(entry_of(log.epoch, raw))
             except DamagedEntry as error:
@@ -339,8 +346,17 @@ class RedisRelay:
                 log.delivered = max(log.delivered, error.position)
         self._deliver_entries(log, good)
 
+    def _missed(self, log: RedisLog, shard: Shard) -> None:
+        """A shard has nothing left, and this node has not read all of it: no entry will come that tells of that."""
+        logger.error("entries_missed", channel=log.name, after=log.delivered, to=shard.floor, shard=shard.number)
+        if log.split:
+            self._hole(log, shard, "history", shard.floor)
+        else:
+            self._skip(log, "history", shard.floor)
+
     def _hole(self, log: RedisLog, shard: Shard, reason: str, position: int) -> None:
         """Of one shard, nobody can read what was up to `position`."""
+        shard.missed = max(shard.missed, position)
         shard.floor = max(shard.floor, position)
         state = LogState(log.epoch, log.floor(), [], len(log.shards), (shard.number,))
         self._turned(log.name, reason, position, state)
@@ -366,22 +382,14 @@ class RedisRelay:
     def broke(self, tail: Tail) -> None:
         """A tail's connection is gone: nobody waits for it, and what is behind the next one has to be proved."""
         for log in self._logs_of(tail):
-            log.unproven = True
+            log.doubt()
             log.release()
 
     async def examine(self, tail: Tail) -> None:
-        """Look at a tail's logs before they are read on: another may be behind the new connection."""
-        await self._look_at(self._logs_of(tail))
+        """Look at a tail's logs before they are read on: another may be behind the new connection. One that cannot be
+        looked at is not read on."""
+        await self._looks.at_some(self._logs_of(tail))
         await tail.prove(self._client)
-
-    async def _look_at(self, logs: Sequence[RedisLog]) -> None:
-        """Look at each; one that cannot be used keeps nobody from the others. Raises RelayUnavailable."""
-        for log in logs:
-            try:
-                await self._look(log)
-            except RelayUnavailable:
-                if not log.refused:
-                    raise
 
     # --- the tick
 
@@ -399,30 +407,27 @@ class RedisRelay:
             await asyncio.sleep(max(0.1, began + TICK_SECONDS - time.monotonic()))
 
     async def _tick(self) -> None:
-        """Move the present of every channel on, and send the tail the mark that proves it."""
-        await self._look_at(list(self._logs.values()))
-        await self.board.read()
-        for tail in self._tails:
-            await tail.prove(self._client)
+        """Send the tails the marks that prove them, see what other nodes say, and move the present of every channel on.
 
-    async def _look(self, log: RedisLog) -> int:
-        """Ask how a log stands; the position of its newest entry."""
-        epoch = log.epoch
-        look = log.newest_shard + 1 if log.unproven else 0
-        most = max(1, DROPPED_A_TICK // len(log.shards))
-        ours = (epoch, log.newest, log.given, look, most, self._proves)
-        answer = await ask_script(self._client, "tick", log.keys, *ours)
-        if answer[0] == b"turned":
-            await self._turn(log, epoch)
-            return log.delivered
-        if log.epoch != epoch:  # another has turned it meanwhile
-            return log.delivered
-        log.unproven = False
-        facts = list(map(int, answer[1:]))
-        for shard, at in zip(log.shards, range(1, len(facts), 4), strict=True):
-            shard.last, floor, shard.events, shard.bytes = facts[at : at + 4]
-            shard.floor = max(shard.floor, floor)
-        return log.stands(facts[0])
+        In this order: the last takes the longer the more channels there are. And all of it, whatever fails: a Redis
+        that is full takes no mark, until a look has dropped what is over age. Raises RelayUnavailable.
+        """
+        failure: RelayUnavailable | None = None
+        for step in (self._prove, self.board.read, self._look):
+            try:
+                await step()
+            except RelayUnavailable as error:
+                if failure is None:
+                    failure = error
+                    self._failed(error.reason)
+        if failure is not None:
+            raise failure
+
+    async def _prove(self) -> None:
+        await Tail.prove_all(self._client, list(self._tails))  # others are added meanwhile
+
+    async def _look(self) -> None:
+        await self._looks.at_all(list(self._logs.values()))
 
     # --- another log than it was
 
@@ -456,8 +461,18 @@ class RedisRelay:
             self._fault = None
             logger.warning("log_takes_events")
 
+    def _complaint(self, lag_seconds: float) -> str | None:
+        """Why newcomers are better off elsewhere. That a mark came says that the tail hears, not that it keeps up:
+        marks are in a stream of their own, and overtake what is still to be read."""
+        if not self._well:
+            return "what is published does not come back"
+        if lag_seconds > self._most_lag_seconds:
+            return f"this node is more than {self._most_lag_seconds:g} s behind the log"
+        return None
+
     def state(self) -> dict[str, object]:
-        reason = self._refusing or self._fault or (None if self._well else "what is published does not come back")
+        lag_seconds = max((tail.lag_seconds for tail in self._tails), default=0.0)
+        reason = self._refusing or self._fault or self._complaint(lag_seconds)
         facts: dict[str, object] = {"ok": reason is None, "kind": "redis", "durability": self.durability}
         if reason is not None:
             facts["reason"] = reason
@@ -468,7 +483,7 @@ class RedisRelay:
             "waiting_events": self._appends.waiting.events,
             "waiting_bytes": self._appends.waiting.bytes,
             "round_trips": self._appends.round_trips,
-            "lag_seconds": round(max((tail.lag_seconds for tail in self._tails), default=0.0), 4),
+            "lag_seconds": round(lag_seconds, 4),
             "tail_connections": sum(tail.connections for tail in self._tails),
             "damaged": self._reads.damaged,
             "turns": self.turns,

@@ -41,9 +41,12 @@ class Board:
     async def read(self) -> None:
         """See what is new. Raises RelayUnavailable."""
         while True:
-            found = await ask(self._client.xrange(self._notices, self._last, "+", NOTICES_A_READ))
-            if self._last != b"-":
-                if not found or found[0][0] != self._last:  # another Redis, whose ids may be lower: from the beginning
+            since = self._last
+            found = await ask(self._client.xrange(self._notices, since, "+", NOTICES_A_READ))
+            if self._last != since:
+                continue  # another read was faster, and has handled these
+            if since != b"-":
+                if not found or found[0][0] != since:  # another Redis, whose ids may be lower: from the beginning
                     self._last = b"-"
                     continue
                 found = found[1:]

@@ -10,6 +10,7 @@ to be safe. A blocking read is always shorter than the socket's time limit: else
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import cache
 from hashlib import sha1
@@ -41,6 +42,7 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 4.0
 BLOCK_SECONDS = 1.0
 BLOCK_LIMIT_SECONDS = 2.5
+MOST_A_TRIP = 64
 
 Client = Redis | RedisCluster
 
@@ -63,6 +65,9 @@ _SIGNS = (
     ("NOREPLICAS", "redis has too few replicas"),
     ("LOADING", "redis is loading its data"),
     ("MISCONF", "redis cannot write to its disk"),
+    ("certificate has expired", "the certificate of redis has expired"),
+    ("certificate is not valid for", "the certificate of redis names another address"),
+    ("CERTIFICATE_VERIFY_FAILED", "the certificate of redis is of no authority that is trusted here"),
 )
 
 
@@ -109,6 +114,69 @@ async def ask_script(client: Client, name: str, keys: Sequence[str], *values: An
         if isinstance(error, RuntimeError):
             await drop_connections(client)
         raise RelayUnavailable(reason_of(error)) from error
+
+
+class Command(NamedTuple):
+    """Something to ask of the Redis that has `key`."""
+
+    key: str
+    words: Sequence[Any]
+
+
+async def ask_each(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """What each of these answers, or the error in its place: none waits for another's answer. Those for one Redis go
+    together, `MOST_A_TRIP` at a time: it should get to others in between. Several Redis are asked side by side, and
+    one that does not answer keeps nobody from the others."""
+    answers: list[Any] = [None] * len(commands)
+    by_redis: dict[str, list[int]] = {}
+    for number, command in enumerate(commands):
+        by_redis.setdefault(_redis_of(client, command.key), []).append(number)
+
+    async def trips(numbers: list[int]) -> None:
+        for first in range(0, len(numbers), MOST_A_TRIP):
+            some = numbers[first : first + MOST_A_TRIP]
+            try:
+                async with client.pipeline(transaction=False) as pipe:
+                    for number in some:
+                        pipe.execute_command(*commands[number].words)  # a cluster's has no evalsha
+                    found = await pipe.execute(raise_on_error=False)
+            except (*ERRORS, RelayUnavailable) as error:
+                if isinstance(error, RuntimeError):
+                    await drop_connections(client)
+                for number in numbers[first:]:
+                    answers[number] = error
+                return
+            for number, answer in zip(some, found, strict=True):
+                answers[number] = answer
+
+    await asyncio.gather(*map(trips, by_redis.values()))
+    return answers
+
+
+def _redis_of(client: Client, key: str) -> str:
+    """The name of the Redis that has a key, as far as is known; "" if there is but one."""
+    if isinstance(client, Redis):
+        return ""
+    try:
+        node = client.get_node_from_key(key)
+    except RedisClusterException:
+        return ""  # its pipeline says so itself, once it has looked anew
+    return node.name if node is not None else ""
+
+
+async def ask_scripts(client: Client, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    """What a script that may run twice answers for each of these keys and values, or the error in its place."""
+    wanted = script(name)
+
+    def said(how: str, what: str, numbers: Sequence[int]) -> list[Command]:
+        some = [calls[number] for number in numbers]
+        return [Command(keys[0], (how, what, len(keys), *keys, *values)) for keys, values in some]
+
+    answers = await ask_each(client, said("EVALSHA", wanted.digest, range(len(calls))))
+    forgotten = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    for number, answer in zip(forgotten, await ask_each(client, said("EVAL", wanted.text, forgotten)), strict=True):
+        answers[number] = answer
+    return answers
 
 
 class Target(NamedTuple):

@@ -21,29 +21,35 @@ from server.shards import ALL, Shards, shards_of
 
 
 class Shard:
-    """A stream of a log. `last` is the position of its newest entry, `floor` up to where entries were dropped, `events`
-    and `bytes` what it holds, as Redis said last."""
+    """A stream of a log. `last` is the position of its newest entry, `floor` up to where entries were dropped, `missed`
+    up to where that was told of, `events` and `bytes` what it holds, as Redis said last; `unread_since` when it was
+    first seen that its newest entry was dropped and has not been read here (the loop's clock)."""
 
-    __slots__ = ("bytes", "events", "facts", "floor", "followed", "last", "number", "stream")
+    __slots__ = (
+        "bytes", "events", "facts", "floor", "followed", "last", "missed", "number", "stream", "unread_since",
+    )  # fmt: skip
 
     def __init__(self, number: int, facts: str, stream: str, *, followed: bool) -> None:
         self.number = number
         self.facts = facts
         self.stream = stream
         self.followed = followed
-        self.last = self.floor = self.events = self.bytes = 0
+        self.last = self.floor = self.missed = self.events = self.bytes = 0
+        self.unread_since: float | None = None
 
 
 class RedisLog:
     """See the module's head. `newest` is the position of the newest entry known to be in the log, `newest_shard` where
     it is, `awaited` that of the newest which this node follows, `given` the highest moment that Redis gave out.
-    `tail_id` is the stream id behind which the tail goes on in a log that is not split. `unproven`: a connection broke,
-    and whether the log is still the same has not been looked at. `refused`: why it cannot be used, "" if it can.
+    `tail_id` is the stream id behind which the tail goes on in a log that is not split. `unproven`: so many connections
+    broke, and whether the log is still the same has not been looked at; `proof` is then the newest entry that this node
+    knew of before, with its shard, which has to be found again. `refused`: why it cannot be used, "" if it can.
     """
 
     __slots__ = (
         "_present", "_public", "_standing", "_waiters", "awaited", "delivered", "epoch", "facts", "given", "keys",
-        "name", "newest", "newest_shard", "own_ids", "refused", "retention", "shards", "split", "tail_id", "unproven",
+        "name", "newest", "newest_shard", "own_ids", "proof", "refused", "retention", "shards", "split", "tail_id",
+        "unproven",
     )  # fmt: skip
 
     def __init__(self, name: str, prefix: str, retention: Retention, shards: int = 1) -> None:
@@ -51,7 +57,7 @@ class RedisLog:
         tag = f"{{{prefix}:{name}}}"
         self.name = name
         self.facts = f"{tag}:facts"
-        self.own_ids = f"{tag}:ids"
+        self.own_ids = f"{tag}:own"
         self.split = shards > 1
         if self.split:
             self.shards = [Shard(n, f"{tag}:facts:{n}", f"{tag}:events:{n}", followed=False) for n in range(shards)]
@@ -62,6 +68,11 @@ class RedisLog:
         self.refused = ""
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.renew("", 0)
+
+    @property
+    def opening_keys(self) -> list[str]:
+        """What the script that opens the log wants: `keys`, and where own ids were kept once."""
+        return [*self.keys, f"{self.facts[:-6]}:ids"]
 
     @staticmethod
     def keys_of(shards: Iterable[Shard]) -> list[str]:
@@ -87,8 +98,11 @@ class RedisLog:
         self.delivered = self.given = high
         self.newest = self.newest_shard = self.awaited = 0
         self._standing = (0, 0)
-        self.unproven = False
+        self.unproven = 0
+        self.proof = (0, 0)
         self._present = self._public = high
+        for shard in self.shards:
+            shard.missed = 0
         self.tail_id = f"{high}-0".encode()
         self.release()
 
@@ -135,6 +149,12 @@ class RedisLog:
     def _follows(self, event: Event) -> bool:
         return not self.split or any(self.shards[number].followed for number in self.shards_of(event))
 
+    def doubt(self) -> None:
+        """A connection broke. What is appended before the look proves nothing: it is in whatever log is there now."""
+        if not self.unproven:
+            self.proof = (self.newest, self.newest_shard)
+        self.unproven += 1
+
     def took(self, entries: Sequence[Entry]) -> None:
         """The tail has delivered these."""
         self.delivered = entries[-1].position
@@ -155,8 +175,13 @@ class RedisLog:
         self._stand(high)
         return self._standing[1]
 
+    def never_comes(self, shard: Shard) -> bool:
+        """True if a followed shard's newest entry was dropped before it was read, and that has not been told of."""
+        return shard.followed and shard.floor >= shard.last > max(self.delivered, shard.missed)
+
     def _stand(self, high: int) -> None:
-        self._standing = (high, max([shard.last for shard in self.followed], default=0))
+        to_come = [shard.last for shard in self.followed if shard.last > shard.missed]
+        self._standing = (high, max(to_come, default=0))
         self._move_on()
 
     def _move_on(self) -> None:

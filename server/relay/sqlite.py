@@ -128,14 +128,15 @@ class SqliteRelay:
         ends = {log: log.positions.given for log in self._logs.values()}
         await self._writer.run_if_alive(partial(self._log_writer.close, ends))
 
-    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+    async def open(self, channel: str, retention: Retention, recent: int, recent_bytes: int = 0) -> LogState:
         if self._refusing is not None:
             raise RelayUnavailable(self._refusing)
         opened = await self._ask(self._writer, partial(self._log_writer.open, channel, retention))
         log = self._logs.setdefault(channel, opened)
         if recent <= 0 or not log.newest:
             return LogState(log.epoch, log.floor, [])
-        found = await self._ask(self._reader, partial(self._log_reader.newest, log, log.newest, recent))
+        newest = partial(self._log_reader.newest, log, log.newest, recent, recent_bytes)
+        found = await self._ask(self._reader, newest)
         # Fewer than were asked for mean that there are no more after the floor: so it is where they begin.
         floor = found.entries[0].position - 1 if found.is_cut else 0
         return LogState(log.epoch, max(log.floor, floor), found.entries)

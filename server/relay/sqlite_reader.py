@@ -67,10 +67,13 @@ class LogReader:
                 _report(log, damage)
         return entries
 
-    def newest(self, log: StoredLog, upto: int, count: int) -> Newest:
-        """The last entries, oldest first; none from before a damaged row."""
+    def newest(self, log: StoredLog, upto: int, count: int, most_bytes: int) -> Newest:
+        """The last entries, oldest first, of `most_bytes` (0: no bound) and `RECENT_BYTES` at the most; none from
+        before a damaged row."""
         where = "channel = ? AND position <= ? ORDER BY position DESC LIMIT ?"
-        rows = self._guard(lambda: self._rows(where, (log.id, upto), count, RECENT_BYTES))
+        rows = self._guard(
+            lambda: self._rows(where, (log.id, upto), count, min(most_bytes or RECENT_BYTES, RECENT_BYTES))
+        )
         entries: list[Entry] = []
         for row in rows:
             try:

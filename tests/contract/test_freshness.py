@@ -1,4 +1,4 @@
-"""Section 7 of the contract: a right ends when its token does, or when it is revoked."""
+"""Section 7 of the contract: a right ends when its token does, or when it is revoked, or its topic is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.contract.client import Channel, Recorder
+from tests.contract.client import Channel, Recorder, until
 from tests.contract.conftest import StartChannel
 from tests.harness.process import TOKEN_SECRET, wait_until
 from tests.mercure.hub import PATH, token
@@ -72,6 +72,57 @@ def test_a_token_that_was_seen_before_still_expires(channel: StartChannel) -> No
     wait_until(lambda: publisher.offer({"data": "x"}).status == 401, 10, "a refusal")
     assert expiry <= time.time() < expiry + 1
     assert c.stream().status == 401
+
+
+def test_a_topic_that_is_revoked_ends_who_names_it_and_is_not_opened_by_name(keyed: Channel) -> None:
+    """7.6, 7.7: by its selection or by its token's grant, word for word; the others go on."""
+    topic, other = f"orders/{keyed.name}", f"others/{keyed.name}"
+
+    def holder(*grants: str) -> Channel:
+        return keyed.beside(token=token(ringcast={keyed.name: {"publish": ["*"], "subscribe": list(grants)}}))
+
+    everything, this, both = holder("*"), holder(topic), holder(topic, other)
+    ends = {
+        "named": everything.stream(f"topic={topic}"),
+        "named beside others": everything.stream(f"topic={other}&topic={topic}"),
+        "granted": this.stream(),
+        "granted beside others": both.stream(f"topic={other}"),
+    }
+    stays = {
+        "everything": everything.stream(),
+        "a template that matches it": everything.stream("topic=orders/{id}"),
+        "another": everything.stream(f"topic={other}"),
+        "granted by a template": holder("orders/{id}").stream(),
+    }
+    recorders = {name: Recorder(stream) for name, stream in (ends | stays).items()}
+    wait_until(lambda: all(recorder.events for recorder in recorders.values()), 5, "the streams")
+    headers = {"Authorization": f"Bearer {token(ringcast={'operate': True})}", "Content_Type": "application/json"}
+    body = json.dumps({"topic": topic, "seconds": 60})
+    assert keyed.node.request("POST", "/revocations", body, **headers)[0] == 200
+    for name in ends:
+        recorder = recorders.pop(name)
+        recorder.thread.join(5)
+        assert not recorder.thread.is_alive(), name
+        assert (recorder.failure, recorder.events[-1].type) == (None, "revoked"), name
+    path = f"/channels/{keyed.name}/events?topic={other}&topic={topic}"
+    for alone in everything.each():
+        wait_until(lambda alone=alone: alone.stream(f"topic={topic}").status == 403, 5, "the revocation on every node")
+        status, _, answer = alone.node.get(path, Authorization=f"Bearer {everything.token}")
+        assert (status, json.loads(answer)["field"]) == (403, "topic")
+        for query in ("", f"topic={other}", "topic=orders/{id}"):
+            assert alone.stream(query).status == 200
+    for alone in this.each():
+        assert alone.stream().status == 404  # nothing is left of its rights on this channel
+    left = both.stream()
+    secret = everything.publish("secret", topic=topic, private=True)
+    own = everything.publish("own", topic=other, private=True)
+    last = everything.publish("last", topic=other)
+    assert [event.id for event in until(left, last)] == [own]
+    for name in ("everything", "a template that matches it", "granted by a template"):
+        recorders[name].wait_for(secret)
+    recorders["another"].wait_for(last)
+    for recorder in recorders.values():
+        recorder.stop()
 
 
 @pytest.mark.parametrize(("kind", "claim"), [("token", "jti"), ("subject", "sub"), ("tenant", "tenant")])

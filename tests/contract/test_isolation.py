@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
+import signal
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
 
 from tests.contract.client import Channel, Publisher, Recorder, until
-from tests.contract.conftest import RELAYS, relay_url
+from tests.contract.conftest import RELAYS, StartChannel, relay_url
 from tests.harness.process import TOKEN_SECRET, Node, wait_until
+from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
 from tests.mercure.hub import token
 
@@ -198,6 +201,56 @@ def test_a_heartbeat_does_not_name_a_neighbours_event(keyed: Channel) -> None:
     own = publisher.publish("own", topic="a/1")
     cursor = beats[-1].id if beats[-1] else None
     assert c.stream(Last_Event_ID=str(cursor)).events(1)[0].id == own
+
+
+def test_a_node_that_opens_a_channel_does_not_name_its_newest_event(keyed: Channel) -> None:
+    """6.3: the present that the first stream of a channel on a node begins with is none of a foreign event."""
+    publisher = held_by("writer", keyed).publisher()
+    foreign = publisher.publish(SECRET, topic="b/1", private=True)
+    streams = [node.stream() for node in held_by("a", keyed).each()]
+    for stream in streams:
+        stream.next_event()
+        assert foreign.encode() not in stream.raw
+    own = publisher.publish("own", topic="a/1")
+    assert [stream.next_event().id for stream in streams] == [own] * len(streams)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_gap_names_no_neighbours_event(channel: StartChannel, redis: RedisServer, shards: int) -> None:
+    """6.1, 6.3, 3.4: entries go before a node has read them, foreign ones the last of them. Its readers are told what
+    may be missing, and no more: neither who gets an event behind it, nor who gets none, nor who comes back.
+    """
+    split = json.dumps({"c": {"shards": shards}})
+    settings = {"retain_events": 10, "heartbeat_seconds": 0.5, "jwt_secret": TOKEN_SECRET, "channels": split}
+    c = channel(relay=redis.url, nodes=2, **settings)
+    lagging, other = held_by("a", c).each()
+    writer = held_by("writer", other).publisher()
+    first = writer.publish("first", topic="a/1")
+    busy, quiet = lagging.stream("last_event_id=earliest"), lagging.stream("topic=a/quiet")
+    until(busy, first)
+    quiet.next_event()
+    os.kill(lagging.node.pid, signal.SIGSTOP)
+    own = [writer.publish(number, topic="a/1") for number in range(20)]
+    foreign = [writer.publish(SECRET, topic="b/1", private=True) for _ in range(10 + 5)]
+    own += [writer.publish(number, topic="a/1") for number in range(20, 20 + 10 // shards - 5)]
+    os.kill(lagging.node.pid, signal.SIGCONT)
+    own.append(writer.publish("end", topic="a/1"))
+    came = until(busy, own[-1])
+    back = lagging.stream(Last_Event_ID=first)
+    until(back, own[-1])
+    while b"event: gap" not in quiet.raw:
+        quiet.next_event()
+    moved = quiet.next_block()
+    assert moved is not None
+    for stream in (busy, quiet, back):
+        assert stream.raw.count(b"event: gap") == 1
+        assert not [event_id for event_id in foreign if event_id.encode() in stream.raw]
+    told = json.loads(re.findall(rb"event: gap\ndata: (.+)", busy.raw)[0])
+    missing = set(own[:-1]) - {event.id for event in came}
+    declared = {event_id for event_id in own if (told["from"] or "") < event_id <= told["to"]}
+    assert set() != missing <= declared
+    assert shards > 1 or missing == declared
+    assert str(moved.id) > foreign[-1]
 
 
 STATISTICS = ("/stats", "/stats?scope=cluster", "/metrics")

@@ -17,6 +17,8 @@ import pytest
 from tests.contract.conftest import StartChannel
 from tests.contract.descriptors import descriptors, descriptors_with
 from tests.harness.process import wait_until
+from tests.harness.proxy import Proxy
+from tests.harness.redis import RedisServer
 from tests.harness.stream import Stream
 
 SO_ATTACH_FILTER = 26
@@ -80,6 +82,24 @@ def test_bytes_flow_though_events_go_past(channel: StartChannel, relay: str) -> 
     finally:
         busy.set()
         thread.join(10)
+
+
+def test_bytes_flow_to_who_waits_for_old_events(channel: StartChannel, redis: RedisServer) -> None:
+    """10.1: what a reader has missed is in a log that does not answer; when it does, nothing is missing."""
+    link = Proxy(redis.port).start()
+    try:
+        c = channel(relay=f"redis://127.0.0.1:{link.port}/0", heartbeat_seconds=0.5, ring_events=10)
+        ids = c.publish_all([{"data": number} for number in range(200)])
+        silences = []
+        for _ in range(TRIES):
+            link.hold(forward=False)
+            whole, *streams = [c.stream(Last_Event_ID=event_id) for event_id in ids[:20]]
+            silences.append(longest_silence(streams, 3))
+            link.heal()
+            assert [event.id for event in whole.events(len(ids) - 1)] == ids[1:]
+        assert min(silences) <= 0.6
+    finally:
+        link.stop()
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["quiet", "busy"])

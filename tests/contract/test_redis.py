@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.contract.client import Answer, Channel, control
+from tests.contract.client import Answer, Channel, control, until
 from tests.contract.conftest import StartChannel
 from tests.harness.process import wait_until
 from tests.harness.proxy import Proxy
@@ -197,6 +197,21 @@ def test_cursors_of_a_log_that_redis_lost_get_a_gap_on_every_node(
             assert control(stream)[1]["complete"] is False
             kind, facts = control(stream)
             assert (kind, facts["reason"], facts["from"]) == ("gap", "epoch", cursor)
+            assert stream.next_event().id == new
+
+
+def test_nothing_of_a_log_that_redis_lost_is_replayed(channel: StartChannel, start_redis: StartRedis) -> None:
+    """3.11: not a page of it that the node has read a moment ago, though the new log begins where the old one did."""
+    redis = start_redis()
+    c = channel(relay=redis.url, ring_events=50)
+    for _ in range(5):
+        old = c.publish_all([{"data": "old"}] * 500)
+        with c.stream("last_event_id=earliest") as stream:
+            until(stream, old[-1])
+        redis.command("FLUSHALL")
+        new = c.publish("new")
+        with c.stream(Last_Event_ID=f"{old[0].split('-')[0]}-{0:013x}") as stream:
+            assert [control(stream)[0] for _ in range(2)] == ["hello", "gap"]
             assert stream.next_event().id == new
 
 

@@ -19,7 +19,8 @@ FAULTS = {
         "test_a_cursor_of_one_node_is_good_on_the_other_at_once": ["3.2", "3.5"],
         "test_a_client_whose_node_was_killed_goes_on_at_another_without_a_gap": ["3.2"],
         "test_while_redis_is_away_readers_stay_publishes_are_refused_and_then_all_goes_on": ["9.8"],
-        "test_a_revocation_on_one_node_ends_streams_on_all_within_five_seconds": ["7.3", "7.4", "7.5"],
+        "test_a_revocation_on_one_node_ends_streams_on_all_within_five_seconds": ["7.3", "7.4", "7.5", "7.6"],
+        "test_a_revoked_topic_is_open_again_when_the_revocation_is_over": ["7.6"],
     },
     "test_redis_faults.py": {
         "test_a_redis_that_is_killed_and_kept_everything_costs_nothing": ["1.9", "9.8"],

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from ringcast import RedisPublisher, make_event
 from server.shards import shards_of
 from tests.faults.witnesses import Attempt, Scene
 from tests.harness.process import Node, wait_until
+from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
+from tests.harness.stream import Block
 from tests.threats.conftest import finish_all
 
 EVENTS = "/channels/main/events"
@@ -33,14 +40,22 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def link(redis: RedisServer) -> Iterator[Proxy]:
+    """To Redis."""
+    proxy = Proxy(redis.port).start()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
 def split(redis: RedisServer, tmp_path: Path) -> Iterator[Start]:
     """Starts nodes whose main channel is split."""
     started: list[Node] = []
 
     def start(count: int = 2, **settings: object) -> list[Node]:
         channels = json.dumps({"main": {"shards": SHARDS}})
-        common = {"drain_seconds": 0, "channels": channels} | settings
-        several = [Node(tmp_path, relay=redis.url, **common) for _ in range(count)]
+        common = {"relay": redis.url, "drain_seconds": 0, "channels": channels} | settings
+        several = [Node(tmp_path, **common) for _ in range(count)]
         started.extend(several)
         return [node.start() for node in several]
 
@@ -163,13 +178,56 @@ def test_kill_nine_of_nodes_and_of_redis_loses_nothing(split: Start, redis: Redi
         for node in chance.sample(nodes, 3):
             scene.wait_for(chance.randrange(10, 70))
             node.kill()
+            scene.broken(node.port)
+            scene.carried_on()
             scene.wait_for(chance.randrange(10, 70))
             node.start()
+            scene.healed()
         redis.kill()
+        scene.broken(*[node.port for node in nodes])
+        wait_until(lambda: all(node.get("/ready")[0] == 503 for node in nodes), 10, "readiness told of it")
         redis.start()
+        scene.healed()
         scene.wait_for(40, 30)
     assert scene.history.problems() == []
     assert not any(entry.gap for seen in scene.history.seen.values() for entry in seen)
+
+
+def test_who_comes_while_a_node_reads_on_behind_a_hole_gets_all_that_is_kept(
+    split: Start, redis: RedisServer, link: Proxy
+) -> None:
+    """FLT-14: a node that stood still has one shard to read that is whole, and one that has lost its beginning further
+    on. Whoever comes meanwhile is told once, of all that is missing, and gets the rest, whichever of it comes live.
+    """
+    kept = 1_500
+    (node,) = split(
+        1, relay=f"redis://127.0.0.1:{link.port}/0", retain_events=kept * SHARDS, lag_events=100_000, lag_bytes=1 << 30
+    )
+    cursor = publish(node, "first", A)
+    with contextlib.ExitStack() as opened, closing(RedisPublisher(redis.url, shards=SHARDS)) as publisher:
+        streams = [opened.enter_context(Attempt(node.port, path_of(A, B)))]
+        assert streams[0].next_event().type == "hello"
+        os.kill(node.pid, signal.SIGSTOP)
+        whole = [one for _ in range(2) for one in publisher.publish_many([make_event(B, "b")] * 500)]
+        part = [one for _ in range(5) for one in publisher.publish_many([make_event(A, "a")] * 500)]
+        link.bytes_a_second = 250_000
+        os.kill(node.pid, signal.SIGCONT)
+        for _ in range(8):
+            streams.append(opened.enter_context(Attempt(node.port, path_of(A, B), Last_Event_ID=cursor)))
+            time.sleep(0.1)
+        link.bytes_a_second = 0
+        end = publish(node, "end", B)
+        for stream in streams:
+            seen: list[Block] = []
+            while not seen or seen[-1].id != end:
+                seen.append(stream.next_event())
+            ids = [event.id for event in seen if event.type == "message"]
+            missing = part[: len(whole) + len(part) + 1 - len(ids)]
+            assert ids == [*whole, *part[len(missing) :], end]
+            assert len(missing) == len(part) - kept
+            [gap] = [json.loads(event.data or "") for event in seen if event.type == "gap"]
+            assert (gap["from"] or "") < missing[0]
+            assert missing[-1] <= gap["to"]
 
 
 def test_while_redis_is_away_a_reader_of_a_new_shard_is_asked_back(split: Start, redis: RedisServer, seed: int) -> None:

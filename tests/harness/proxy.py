@@ -1,4 +1,4 @@
-"""A TCP proxy that can do what networks do: stand still, swallow one direction, reset, or lead elsewhere.
+"""A TCP proxy that can do what networks do: stand still, be slow, swallow one direction, reset, or lead elsewhere.
 
 It runs in a thread with a loop of its own. A connection that stands still is not closed: nothing tells either side.
 """
@@ -20,7 +20,8 @@ _RESET = struct.pack("ii", 1, 0)
 
 class Proxy:
     """Leads `port` to `target`. `hold` holds bytes up; `reset` ends connections with RST. `accepted` counts the
-    connections to it, refused ones included.
+    connections to it, refused ones included. `bytes_a_second`: what all of them together carry from the target; 0: as
+    much as they can.
     """
 
     def __init__(self, target: int) -> None:
@@ -28,6 +29,8 @@ class Proxy:
         self.target = target
         self.refusing = False
         self.accepted = 0
+        self.bytes_a_second = 0
+        self._free = 0.0  # when the slow link will have carried what it was given
         self._forward = self._backward = True
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -130,9 +133,16 @@ class Proxy:
             while data := await reader.read(PIECE):
                 async with self._changed:
                     await self._changed.wait_for(lambda: getattr(self, way))
+                if self.bytes_a_second and way == "_backward":
+                    await self._carry_slowly(len(data))
                 writer.write(data)
                 await writer.drain()
         self._abort(writer)
+
+    async def _carry_slowly(self, size: int) -> None:
+        now = self._loop.time()
+        self._free = max(now, self._free) + size / self.bytes_a_second
+        await asyncio.sleep(self._free - now)
 
     async def _reset(self) -> None:
         for writer in list(self._writers):

@@ -42,11 +42,11 @@ def test_five_hundred_users_lose_nothing_and_wait_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("of", "topics", "seconds", "returns"),
     [
-        ("facilities", 1, 4, 50),
-        ("prices", 3, 4, 50),
-        ("monitors", 4, 8, 50),
-        ("jobs", 3, 4, 0),
-        ("companies", 20, 4, 50),
+        ("facilities", 1, 10, 50),
+        ("prices", 3, 10, 50),
+        ("monitors", 4, 12, 50),
+        ("jobs", 3, 10, 0),
+        ("companies", 20, 10, 50),
     ],
 )
 def test_the_crowd_of_an_application_loses_nothing(of: str, topics: int, seconds: int, returns: int) -> None:

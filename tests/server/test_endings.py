@@ -13,7 +13,7 @@ from tests.wire.parser import parse_strictly
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\S+) \| (yes|no) \|", re.MULTILINE)
-NEVER_BEFORE_A_STREAM = {"max_age", "idle", "slow"}
+NEVER_BEFORE_A_STREAM = {"max_age", "idle", "slow", "revoked"}
 
 
 def documented() -> dict[str, tuple[str, bool]]:

@@ -57,7 +57,8 @@ class Split:
     async def open(self, *_: object) -> LogState:
         return LogState(EPOCH, 0, [], COUNT)
 
-    async def follow(self, _: str, numbers: Sequence[int], recent: int) -> Sequence[Followed]:
+    async def follow(self, _: str, numbers: Sequence[int], recent: int, recent_bytes: int) -> Sequence[Followed]:
+        assert recent_bytes > 0
         self.asked.append(list(numbers))
         await self.gate.wait()
         if self.refusing:

@@ -17,7 +17,7 @@ from server.relay.protocol import Entry, RelayUnavailable, Stretch
 from server.replay import Replay
 from server.selection import Selection
 from server.shards import Shards
-from tests.server.engine import channel, entry, run, turns
+from tests.server.engine import EPOCH, channel, entry, run, turns
 
 MAIN = "main"
 
@@ -53,7 +53,7 @@ class Desk:
 
     def ask(self, reader: Reader) -> list[Entry] | None:
         assert reader.replay is not None
-        return self.history.page(reader, Place(MAIN, reader.replay.position))
+        return self.history.page(reader, Place(MAIN, EPOCH, reader.replay.position))
 
 
 def with_desk(doing: Callable[[Desk], Awaitable[None]]) -> None:
@@ -179,9 +179,9 @@ def test_a_crowd_that_has_left_before_its_turn_is_read_nothing_for() -> None:
 def test_the_rest_of_a_page_that_was_not_used_up_is_not_read_again() -> None:
     async def check(desk: Desk) -> None:
         entries = Stretch([entry(position) for position in range(1, 6)], 5)
-        desk.history.keep_rest(Place(MAIN, 0), entries, 3)
+        desk.history.keep_rest(Place(MAIN, EPOCH, 0), entries, 3)
         assert desk.ask(desk.reader(3)) == entries[3:]
-        desk.history.keep_rest(Place(MAIN, 0), entries, 5)
+        desk.history.keep_rest(Place(MAIN, EPOCH, 0), entries, 5)
         assert desk.ask(desk.reader(5)) is None
         await turns()
         assert desk.reads == [5]

@@ -67,7 +67,7 @@ class Shelf:
     async def start(self, deliver: Any, turned: Any) -> None:
         self.deliver = deliver
 
-    async def open(self, channel: str, retention: Retention, recent: int) -> LogState:
+    async def open(self, channel: str, retention: Retention, recent: int, recent_bytes: int) -> LogState:
         self.opened.append(channel)
         await self.gate.wait()
         if self.refusing:
@@ -327,18 +327,20 @@ def test_a_listener_is_told_where_entries_may_never_come_before_readers_are(stat
     async def main() -> None:
         hub, out, _, channel = await shelf_hub()
         channel.enter(Selection(), Encoding.PLAIN)
-        told: list[int] = []
+        told: list[tuple[int, int]] = []
 
         def missed() -> None:
-            told.append(len(out.swept))
+            told.append((len(out.swept), len(channel.holes)))
             raise RuntimeError("readers are not to suffer from it")
 
         hub.listen("main", lambda _: None, missed)
         hub.listen("other", lambda _: None, missed)
         with structlog.testing.capture_logs() as lines:
             hub._turn("main", "history", 1500, state)
-        assert told == [0]
-        assert len(out.swept) == 1
+        assert told == [(0, 0)]
+        assert len(channel.holes) == (state.epoch == EPOCH)
+        hub.expire()
+        assert (len(out.swept), channel.holes) == (1, {})
         assert [line["event"] for line in lines] == ["listener_failed"]
 
     run(main)

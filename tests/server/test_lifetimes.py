@@ -16,7 +16,7 @@ from server.endings import AUTH_EXPIRED, IDLE, MAX_AGE, SLOW, Ending
 from server.frames import Encoding
 from server.ids import format_id
 from server.lifetimes import Lifetimes, Wheel, leave_slot
-from server.reader import Reader
+from server.reader import REPLAYING, Reader, Stall
 from server.replay import Replay
 from server.selection import Selection
 from tests.server.engine import EPOCH, channel, run
@@ -40,6 +40,10 @@ class Listener(Broadcaster):
         taking = [reader for reader in readers if reader.index >= 0]
         self.beats.extend((self.clock.now - START, reader, data) for reader in taking)
         return len(taking)
+
+    def write(self, reader: Reader, data: bytes, position: int) -> bool:
+        self.beats.append((self.clock.now - START, reader, data))
+        return True
 
     def close(self, reader: Reader, ending: Ending | None = None, retry_ms: int | None = None) -> None:
         self.ends.append((self.clock.now - START, reader, ending))
@@ -193,8 +197,56 @@ def test_a_reader_with_bytes_on_their_way_gets_no_heartbeat(with_timer: WithTime
             reader.feed.ring.append(b"x", 1)
         else:
             reader.feed.leave(reader)
+            reader.stall = Stall(memoryview(b"x"), timer.clock.now, 0)
+        if why == "replaying":
+            reader.cursor, reader.replay = REPLAYING, Replay(0, 0, None)
         timer.pass_time(20)
         assert timer.out.beats == []
+
+    with_timer(check)
+
+
+@pytest.mark.parametrize("style", ["comment", "cursor", "event"])
+def test_a_replaying_reader_hears_from_us_as_others_do_but_nothing_of_a_cursor(
+    with_timer: WithTimer, style: str
+) -> None:
+    """It may wait for its next page; and what it waits for is before any mark."""
+
+    def check(timer: Timer) -> None:
+        reader = timer.reader(channel(heartbeat_seconds=8.0, heartbeat_style=style))
+        reader.feed.leave(reader)
+        reader.cursor, reader.replay = REPLAYING, Replay(0, 0, None)
+        for _ in range(40):
+            reader.feed.last_event = timer.clock.now  # others of its feed are live
+            timer.pass_time(2)
+        times = timer.beats_of(reader)
+        assert len(times) >= 9
+        assert max(gaps(times)) <= 8.0 * A_FIFTH_MORE
+        assert all(b"id:" not in beat for _, _, beat in timer.out.beats)
+        assert timer.lifetimes.heartbeats == len(times)
+
+    with_timer(check)
+
+
+def test_a_replaying_reader_that_has_just_come_needs_no_heartbeat(with_timer: WithTimer) -> None:
+    def check(timer: Timer) -> None:
+        for _ in range(16):  # one in each slot
+            reader = timer.reader(channel(heartbeat_seconds=8.0))
+            reader.feed.leave(reader)
+            reader.cursor, reader.replay = REPLAYING, Replay(0, 0, None)
+        timer.pass_time(timer.lifetimes.tick_seconds)
+        assert timer.out.beats == []
+
+    with_timer(check)
+
+
+def test_a_heartbeat_leads_nobody_past_a_hole_that_it_has_not_been_told_of(with_timer: WithTimer) -> None:
+    def check(timer: Timer) -> None:
+        one = channel(heartbeat_seconds=8.0, heartbeat_style="cursor")
+        timer.reader(one)
+        one.lose((), "history", MARK - 1, MARK)
+        timer.pass_time(20)
+        assert {beat for _, _, beat in timer.out.beats} == {b":\n"}
 
     with_timer(check)
 

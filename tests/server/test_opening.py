@@ -225,6 +225,27 @@ def test_a_gap_on_a_stream_without_history_comes_with_the_cursor_of_the_present(
     with_house(check)
 
 
+@pytest.mark.parametrize("with_cursor", [False, True])
+def test_who_opens_a_stream_behind_a_hole_is_not_told_of_it_and_who_was_there_is(with_cursor: bool) -> None:
+    async def check(house: House) -> None:
+        [newest] = house.publish("1")
+        was_there = house.open()
+        await house.settled()
+        was_there.read_all()
+        house.channel.lose((), "history", house.channel.log.head + 1, house.channel.log.head + 2)
+        comes = house.open(newest if with_cursor else None)
+        house.publish("2")
+        await house.settled()
+        stream = Stream(comes.read_all())
+        assert stream.hello["complete"] is True
+        assert stream.data == ["2"]
+        assert b"event: gap" not in stream.body
+        assert was_there.read_all().count(b"event: gap") == 1
+        assert not house.channel.holes
+
+    with_house(check)
+
+
 def test_a_cursor_from_the_future_gets_a_gap_and_is_live() -> None:
     async def check(house: House) -> None:
         house.publish("1")

@@ -4,6 +4,7 @@ the work of it.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from server.frames import Encoding, cursor_block
 from server.ids import format_id
-from server.relay.protocol import Entry
+from server.log import Log
+from server.relay.protocol import Entry, Stretch
 from server.replay import Page, Replayer, gap_frame
+from server.shards import Shards
 from tests.server.engine import EPOCH, SMALLEST_BUFFER, accounted, turns, until
 from tests.server.library import ALL, ONLY_A, Library, with_library
 
@@ -211,6 +214,87 @@ def test_a_replay_that_retention_overtakes_declares_a_gap() -> None:
         assert first[0].position <= gap.since < gap.to < library.mark
 
     with_library(check, ring=20, retain=70, span_bytes=6000)
+
+
+def test_a_page_that_leads_nowhere_is_asked_for_again_later_and_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever others do meanwhile, for whom pages are kept."""
+
+    async def check(library: Library) -> None:
+        library.publish(*map(str, range(50)))
+        history, reads, gate = library.replayer.history, list[int](), asyncio.Event()
+
+        async def nothing(name: str, after: int, limit: int, shards: Shards) -> Stretch:
+            reads.append(after)
+            if after:
+                await gate.wait()
+                return await library.read(name, after, limit, shards)
+            return Stretch([], after)
+
+        monkeypatch.setattr(history, "_read", nothing)
+        library.resume(10)
+        for _ in range(3):
+            library.resume(0)
+        for count in (1, 2):
+            await until(lambda count=count: reads.count(0) == count)
+            await turns(20)
+            assert (reads.count(0), library.replayer.busy) == (count, False)
+            library.resume(library.mark)
+            assert library.replayer.busy
+            library.replayer.forget()
+        await turns(20)
+        monkeypatch.setattr(history, "_read", library.read)
+        gate.set()
+        library.replayer.forget()
+        await library.settled()
+        for peer, position, _ in library.peers:
+            library.check(peer, position, ALL)
+
+    with_library(check, ring=10)
+
+
+@pytest.mark.parametrize("ring", [0, 10], ids=["memory", "relay"])
+def test_nothing_of_a_log_that_is_gone_is_replayed(ring: int) -> None:
+    """Its pages may still be there, and positions of the new one begin where its own did."""
+
+    async def check(library: Library) -> None:
+        old = library.publish(*map(str, range(50)))
+        library.resume(0)
+        await library.settled()
+        assert library.replayer._built
+        assert bool(library.replayer.history.pages) == bool(ring)
+        new = library.publish("new")
+        library.entries = new
+        library.channel.turn("other1", Log(library.channel.policy.ring, old[-1].position), "epoch", old[-1].position)
+        library.channel.log.append(new[0])
+        peer = library.resume(0, gap=("epoch", "old"))
+        await library.settled()
+        assert peer.read_all().count(b"data: ") == 2
+        assert new[0].frame in peer.received
+
+    with_library(check, ring=ring)
+
+
+def test_a_page_that_comes_while_something_else_is_on_its_way_waits_for_that() -> None:
+    """A heartbeat, for one that waits for the relay, and whose socket takes nothing."""
+
+    async def check(library: Library) -> None:
+        library.publish(*map(str, range(50)))
+        library.gate.clear()
+        peer = library.resume(0, buffer_bytes=SMALLEST_BUFFER)
+        await until(lambda: library.asked)
+        reader = library.peers[0][2].reader
+        comments = b":\n" * 100_000
+        assert not library.broadcaster.write(reader, comments, 0)
+        library.gate.set()
+        await until(lambda: library.replayer.history.pages)
+        await turns(10)
+        assert not library.replayer.history._woken  # others may have their pages read
+        await library.settled()
+        assert peer.read_all().startswith(comments)
+        peer.received = peer.received[len(comments) :]
+        library.check(peer, 0, ALL)
+
+    with_library(check, ring=10)
 
 
 def test_replays_give_the_loop_back_between_their_slices() -> None:

@@ -18,6 +18,22 @@ def test_a_mark_holds_until_its_time_is_over() -> None:
     assert not revoked.holds([], 100.0)
 
 
+def test_a_topic_is_any_that_can_be_selected_by_name() -> None:
+    longest = "é" * 2048
+    assert mark_of("topic", longest) == f"topic {longest}"
+    assert mark_of("topic", "orders/{id}") == "topic orders/{id}"  # the text, not what it matches
+    for text in ("", "*", "a\nb", longest + "x"):
+        with pytest.raises(ValueError, match="must"):
+            mark_of("topic", text)
+
+
+def test_a_topic_is_no_holder_of_the_same_name() -> None:
+    revoked = Revocations()
+    revoked.add(mark_of("topic", "alice"), 200.0)
+    assert revoked.holds(["topic alice"], 100.0)
+    assert not revoked.holds(["token alice", "subject alice", "tenant alice"], 100.0)
+
+
 def test_a_second_revocation_never_shortens_the_first() -> None:
     revoked = Revocations()
     revoked.add("subject alice", 200.0)

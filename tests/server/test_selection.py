@@ -46,6 +46,15 @@ def matched(selectors: Iterable[Selector], event: Event) -> bool:
     return any(selector.matches(topic) for selector in selectors for topic in event.topics)
 
 
+def test_what_is_named_is_there_word_for_word() -> None:
+    """Not what a template matches, and not everything that `*` covers."""
+    grants = tuple(map(parse_selector, ("c", "d/{id}")))
+    assert Selection(some("a", "b/{id}"), None, grants).named == {"a", "b/{id}", "c", "d/{id}"}
+    assert Selection(None, None, None).named == set()
+    fewer = Selection(some("a"), frozenset({"x"}), grants).with_grants(())
+    assert fewer == Selection(some("a"), frozenset({"x"}), ())
+
+
 @given(SELECTIONS, EVENTS)
 def test_an_event_goes_to_who_selects_its_topic_and_type_and_may_read_it(selection: Selection, event: Event) -> None:
     readable = not event.private or selection.grants is None or matched(selection.grants, event)

@@ -39,10 +39,14 @@ for number = 1, shards do
   touched[number] = shard
 end
 local brought, position = {}, nil
+local large -- the newest that is: up to it the nodes read carefully
 local at = 8 + shards
 for number = 0, count - 1 do
   local payload, size, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   position = string.format('%.0f', first + number)
+  if #payload > SMALL_BYTES then
+    large = position
+  end
   for digits in string.gmatch(ARGV[at + 3], '%d+') do
     local shard = touched[tonumber(digits)]
     -- Each entry names the one before it: who follows the stream sees that one was dropped before it could be read.
@@ -50,15 +54,15 @@ for number = 0, count - 1 do
       redis.call('XADD', shard.stream, position .. '-0', 'e', payload, 's', size, 'p', shard.last)
     else
       redis.call('XADD', shard.stream, position .. '-0', 'e', payload, 's', size, 'p', shard.last, 'i', id)
-      local place, places = position .. shard.suffix, redis.call('HGET', own, id)
-      redis.call('HSET', own, id, places and places .. ' ' .. place or place)
+      redis.call('ZADD', own, 0, own_place(id, position .. shard.suffix))
     end
     shard.last, shard.bytes, shard.brought = position, shard.bytes + size, shard.brought + 1
   end
   brought[number + 1] = id
   at = at + 4
 end
--- Retention by count and bytes, shard by shard. Age is looked at by tick.lua, once a second.
+-- Retention by count and bytes, shard by shard, a few at a time (see next_few). Age is looked at by tick.lua, once a
+-- second.
 local most, most_bytes = tonumber(known[4] or 0), tonumber(known[5] or 0)
 for _, shard in ipairs(touched) do
   local length = redis.call('XLEN', shard.stream)
@@ -66,7 +70,7 @@ for _, shard in ipairs(touched) do
     return (most > 0 and length > most) or (most_bytes > 0 and shard.bytes > most_bytes and length > 1)
   end
   while over() do
-    local oldest = redis.call('XRANGE', shard.stream, '-', '+', 'COUNT', math.min(shard.brought + 1, 100))
+    local oldest = redis.call('XRANGE', shard.stream, '-', '+', 'COUNT', math.min(shard.brought + 1, 16))
     if #oldest == 0 then
       shard.bytes = 0
       break
@@ -88,6 +92,9 @@ for _, shard in ipairs(touched) do
     redis.call('HSET', shard.facts, 'last', shard.last, 'floor', shard.floor, 'bytes', bytes)
     redis.call('HSET', facts, 'high', position, 'last', position)
   end
+end
+if large then
+  redis.call('HSET', facts, 'large', large)
 end
 if receipt then
   local first_text = string.format('%.0f', first)

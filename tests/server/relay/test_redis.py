@@ -52,7 +52,7 @@ class Seat:
 
 
 @contextlib.asynccontextmanager
-async def seats(redis: RedisServer, count: int = 1, **options: int) -> AsyncIterator[list[Seat]]:
+async def seats(redis: RedisServer, count: int = 1, **options: Any) -> AsyncIterator[list[Seat]]:
     """Relays of several nodes; what they log is theirs."""
     with structlog.testing.capture_logs():
         several = [await Seat(redis, **options).start() for _ in range(count)]
@@ -69,7 +69,7 @@ async def until(condition: Callable[[], object], seconds: float = 15) -> None:
             await asyncio.sleep(0.01)
 
 
-def with_seats(redis: RedisServer, count: int, doing: Callable[[list[Seat]], Awaitable[None]], **options: int) -> None:
+def with_seats(redis: RedisServer, count: int, doing: Callable[[list[Seat]], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
         async with seats(redis, count, **options) as several:
             await doing(several)

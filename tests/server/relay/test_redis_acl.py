@@ -32,6 +32,8 @@ from tests.threats.conftest import finish, finish_all
 from tests.threats.tokens import signed
 
 SHIPPED = ROOT / "config" / "redis"
+JOBS = "/api/v1/jobs"
+JOB = {"topics": ["t"], "sources": ["s"]}
 EVENTS = "/channels/{}/events"
 RIGHTS = {"publish": ["*"], "subscribe": ["*"]}
 OPERATOR = f"Bearer {signed({'ringcast': {'operate': True}})}"
@@ -182,6 +184,8 @@ def use_shards(site: Site) -> None:
     with stream(site.nodes[1], "split") as live:
         publish(site.nodes[0], "split", "split")
         assert live.next_event(5).data == "split"
+    with stream(site.nodes[1], "split", Last_Event_ID="own-id-of-nothing"):
+        pass  # Redis was asked for it
 
 
 def lose_the_scripts(site: Site) -> None:
@@ -219,6 +223,22 @@ def report_on_a_job(site: Site) -> None:
         wait_until(lambda node=node: checks(node)["bridge_jobs_redis"] == "ok", 15, "the bridge")
 
 
+def watch_a_job(site: Site) -> None:
+    """Its node registers the stream, and takes it out again."""
+    node, operator = site.nodes[0], site.master.client("operator")
+    operator.select(1)
+    owner = token(sub="owner")
+    started = node.request("POST", JOBS, json.dumps(JOB), Authorization=owner, Content_Type="application/json")
+    job_id = json.loads(started[2])["jobId"]
+
+    def registered() -> bool:
+        return any(operator.hexists(name, job_id) for name in operator.keys("{ringcast}:jobs:streams:*"))
+
+    with Attempt(node.port, f"{JOBS}/{job_id}/events", Authorization=owner):
+        wait_until(registered, 15, "the stream in Redis")
+    wait_until(lambda: not registered(), 15, "no stream in Redis")
+
+
 def checks(node: Node) -> dict[str, str]:
     found: dict[str, str] = json.loads(node.get("/ready")[2])["checks"]
     return found
@@ -248,6 +268,7 @@ DEEDS = (
     publish_directly,
     keep_an_answer,
     report_on_a_job,
+    watch_a_job,
 )
 
 
@@ -286,7 +307,7 @@ def test_a_command_that_no_node_needs_is_refused(site: Site, command: str) -> No
 
 @pytest.mark.parametrize(
     "call",
-    ["'FLUSHALL'", "'CONFIG', 'GET', '*'", "'KEYS', '*'", "'GET', 'session:1'", "'UNLINK', '{ringcast:main}:ids'"],
+    ["'FLUSHALL'", "'CONFIG', 'GET', '*'", "'KEYS', '*'", "'GET', 'session:1'", "'UNLINK', '{ringcast:main}:own'"],
 )
 def test_a_script_may_no_more_than_its_caller(site: Site, call: str) -> None:
     with pytest.raises(ResponseError, match=r"can't (run|access)|not allowed from script"):

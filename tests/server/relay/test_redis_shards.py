@@ -138,7 +138,7 @@ def test_one_append_over_several_shards_keeps_its_order(redis: RedisServer) -> N
 
 def test_a_burst_longer_than_one_read_keeps_its_order(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full answer of one shard says nothing of what is behind it; what others have beyond it waits."""
-    monkeypatch.setattr(redis_tail, "ENTRIES_A_READ", 5)
+    monkeypatch.setattr(redis_tail, "ENTRIES_A_PAGE", 5)
 
     async def check(nodes: list[Seat]) -> None:
         await nodes[1].follow(*range(SHARDS))
@@ -432,7 +432,7 @@ def test_an_own_id_is_known_as_long_as_one_shard_keeps_the_event(redis: RedisSer
         for _ in range(20):
             await node.publish(OF[0])
         assert not await node.relay.find("main", "mine")
-        assert redis.command("HLEN", "{test:main}:ids") == b":0"
+        assert redis.command("ZCARD", "{test:main}:own") == b":0"
 
     with_seats(redis, 1, check, Retention(20, 0, 0))
 

@@ -71,7 +71,7 @@ def test_a_blocking_read_is_shorter_than_the_sockets_time_limit(
     async def check(nodes: list[Seat]) -> None:
         (node,) = nodes
         monkeypatch.setattr(redis_tail, "DEAF_SECONDS", 60)
-        monkeypatch.setattr(Tail, "prove", put_no_mark)
+        monkeypatch.setattr(Tail, "prove_all", staticmethod(put_no_mark))
         connections, began = node.relay.state()["tail_connections"], asyncio.get_running_loop().time()
         calls = reads(redis)
         await until(lambda: reads(redis) >= calls + 4)
@@ -81,8 +81,8 @@ def test_a_blocking_read_is_shorter_than_the_sockets_time_limit(
     with_seats(redis, 1, check)
 
 
-async def put_no_mark(tail: Tail, client: object) -> None:
-    """In the place of `prove`."""
+async def put_no_mark(client: object, tails: object) -> None:
+    """In the place of `prove_all`."""
 
 
 def test_a_tail_that_is_up_and_deaf_is_noticed_while_all_else_works(redis: RedisServer, proxy: Proxy) -> None:
@@ -163,6 +163,33 @@ def test_a_mark_that_overtook_entries_does_not_say_that_the_tail_is_there(
         assert max(lag for lag, _ in handed_on) > 0.3
 
     with_seats(redis, 2, check)
+
+
+def test_a_node_that_is_far_behind_is_not_ready_though_marks_come(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has caught up: each read brings a mark, and leaves entries behind."""
+    said: set[object] = set()
+
+    async def check(nodes: list[Seat]) -> None:
+        publisher, reader = nodes
+        took = reader.relay.took
+
+        def slowly(log: Any, entries: Any) -> None:
+            took(log, entries)
+            end = asyncio.get_running_loop().time() + 0.1
+            while asyncio.get_running_loop().time() < end:
+                pass
+            if reader.relay._well:  # by its marks
+                said.add(reader.relay.state().get("reason"))
+
+        monkeypatch.setattr(reader.relay, "took", slowly)
+        await publisher.publish(*map(str, range(500 * 16)))
+        await until(lambda: len(reader.delivered.entries) == 500 * 16)
+        assert "this node is more than 0.3 s behind the log" in said
+        await until(lambda: reader.relay.state()["ok"])
+
+    with_seats(redis, 2, check, lag_seconds=0.3)
 
 
 def deaths(task: str) -> int:

@@ -349,16 +349,19 @@ def test_a_slice_of_large_events_is_bounded_by_bytes(path: Path) -> None:
     run(main())
 
 
-def test_what_is_left_out_of_the_newest_entries_is_below_the_floor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.relay.sqlite_reader.RECENT_BYTES", 1000)
+@pytest.mark.parametrize(("bound", "asked"), [(1_000, 0), (1_000, 2_000), (1 << 20, 1_000)])
+def test_what_is_left_out_of_the_newest_entries_is_below_the_floor(
+    path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, asked: int
+) -> None:
+    monkeypatch.setattr("server.relay.sqlite_reader.RECENT_BYTES", bound)
 
     async def main() -> None:
         relay = make(path)
         delivered = await started(relay)
         for _ in range(10):
             await relay.append("main", [event("x" * 300)], None)
-        state = await relay.open("main", UNBOUNDED, 100)
-        assert 0 < len(state.recent) < 10
+        state = await relay.open("main", UNBOUNDED, 100, asked)
+        assert 0 < len(state.recent) < 4
         assert state.recent == delivered.entries[-len(state.recent) :]
         assert state.floor == state.recent[0].position - 1
         assert relay.floor("main") == 0
