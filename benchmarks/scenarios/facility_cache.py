@@ -6,6 +6,8 @@ should be computed once. Every hundredth request changes a facility and asks for
 and the searches stay. At the end an administrator drops all searches, again and again, with the crowd's answers in the
 cache.
 
+All of that with the answers in the process, and once more with them in Redis, where nodes share them.
+
 The change is timed as a client sees it, with the database's transaction and two requests; of the dropping alone the
 server's log says how long it took (`took_ms` of `cache_dropped`), from the order to when nothing of it is left.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.lab import Lab
 from benchmarks.outcome import Outcome, Spread
-from benchmarks.servers import Server
+from benchmarks.servers import RedisStore, Server
 
 NAME = "facility_cache"
 TITLE = "Kept answers about facilities"
@@ -87,33 +89,57 @@ class Crowd:
         return (time.perf_counter() - began) * 1e3
 
 
+class Measured:
+    """What one place for kept answers does, over all repetitions: in the process, or in Redis."""
+
+    def __init__(self) -> None:
+        self.hits: list[float] = []
+        self.changes: list[float] = []
+        self.drops: list[float] = []
+        self.invalidations: list[float] = []
+
+    def figures(self) -> dict[str, Spread]:
+        """As the results keep them."""
+        found = {
+            "hits_percent": self.hits,
+            "change_ms": self.changes,
+            "invalidation_ms": self.invalidations,
+            "drop_searches_ms": self.drops,
+        }
+        return {name: Spread.of(values) for name, values in found.items()}
+
+
 def run(lab: Lab) -> Outcome:
     requests = lab.sized(20_000, 2_000)
     outcome = Outcome(NAME, f"{requests:,} requests, {DIFFERENT:,} different ones", TARGET)
-    database = f"sqlite:{lab.folder}/facilities.db"
-    hits, changes, drops, invalidations = [], [], [], []
+    here, shared = Measured(), Measured()
     for seed in range(lab.repetitions):
-        settings = {"apps": "facilities", "simulate": False, "database": database, "log_level": "info"}
-        with lab.server("ringcast", **settings) as server:
-            crowd = Crowd(server, seed)
-            changes += list(_changes(crowd, requests))
-            hits.append(100 * crowd.marks.get("HIT", 0) / sum(crowd.marks.values()))
-            drops += [crowd.drop() for _ in range(lab.sized(DROPS, 5))]
-            outcome.failures += crowd.wrong[:3]
-            invalidations += list(_invalidations(server.log_path))
-        lab.say(f"    ringcast   {requests:,} requests: {hits[-1]:.1f} % hits")
-    figures = {
-        "hits_percent": hits,
-        "change_ms": changes,
-        "invalidation_ms": invalidations,
-        "drop_searches_ms": drops,
+        _crowd(lab, outcome, here, seed, requests)
+    with RedisStore(lab.folder, lab.cores[1]) as redis:
+        other = lab.repetitions  # another crowd: the database has all changes of the ones before
+        _crowd(lab, outcome, shared, other, requests, relay=redis.url, response_cache="redis")
+    outcome.figures["ringcast"] = here.figures() | {
+        f"redis_{name}": spread for name, spread in shared.figures().items()
     }
-    outcome.figures["ringcast"] = {name: Spread.of(values) for name, values in figures.items()}
-    outcome.check("hits", min(hits), "%", at_least=80)
-    outcome.check("change and look, p99", _p99(changes), "ms", at_most=10)
-    outcome.check("invalidation of one facility alone, p99", _p99(invalidations), "ms", at_most=10)
-    outcome.check("all searches dropped, p99", _p99(drops), "ms", at_most=10)
+    for measured, where in ((here, ""), (shared, " (answers in Redis)")):
+        outcome.check(f"hits{where}", min(measured.hits), "%", at_least=80)
+        outcome.check(f"change and look{where}, p99", _p99(measured.changes), "ms", at_most=10)
+        outcome.check(f"invalidation of one facility alone{where}, p99", _p99(measured.invalidations), "ms", at_most=10)
+        outcome.check(f"all searches dropped{where}, p99", _p99(measured.drops), "ms", at_most=10)
     return outcome
+
+
+def _crowd(lab: Lab, outcome: Outcome, measured: Measured, seed: int, requests: int, **more: object) -> None:
+    settings = {"apps": "facilities", "simulate": False, "log_level": "info"}
+    with lab.server("ringcast", database=f"sqlite:{lab.folder}/facilities.db", **settings, **more) as server:
+        crowd = Crowd(server, seed)
+        measured.changes += list(_changes(crowd, requests))
+        measured.hits.append(100 * crowd.marks.get("HIT", 0) / sum(crowd.marks.values()))
+        measured.drops += [crowd.drop() for _ in range(lab.sized(DROPS, 5))]
+        outcome.failures += crowd.wrong[:3]
+        measured.invalidations += list(_invalidations(server.log_path))
+    where = "in Redis" if more else "in the process"
+    lab.say(f"    ringcast   {requests:,} requests, answers {where}: {measured.hits[-1]:.1f} % hits")
 
 
 def _changes(crowd: Crowd, requests: int) -> Iterator[float]:
