@@ -6,6 +6,7 @@ An event is known by its number, which is its data. The publisher's outcome is `
 
 - I1 no acknowledged event that it may read is missing without a gap declared before the next one;
 - I2, I5 ids strictly increase, unless the log's epoch changed behind a gap, and no number comes twice in an epoch;
+  what may come again (`passed_once`, `republished`) is counted, and bounded by the turns of the log;
 - I3 all subscribers saw one order, and in it the events of one publisher stand in the order of its publishing;
 - I4 nothing arrived that was refused, never published, or is of a topic that is not the subscriber's;
 - I6 delivery went on in time behind each fault, and readiness told of the fault in time;
@@ -18,6 +19,7 @@ Cost: linear in the entries; no clock, no file, no socket.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -46,11 +48,12 @@ class Seen:
 
 @dataclass(slots=True)
 class Outage:
-    """A fault that readiness has to tell of: from when to when, and within which time of either end."""
+    """A fault that readiness has to tell of: from when to when, and within which times of either end."""
 
     name: str
     began: float
     seconds: float
+    back_seconds: float
     healed: float | None = None
 
 
@@ -81,8 +84,25 @@ class History:
         logs = self.seen | self.others
         found = [f"{name}: {text}" for name, log in logs.items() for text in self._one(name, log, needless_gaps)]
         found += order(logs)
+        found += self._needless_repeats()
         found += [text for outage in self.outages for text in unnoticed(outage, self.readiness.get(outage.name, []))]
         return found + self.left_behind
+
+    def repeats(self) -> dict[str, int]:
+        """How many events each subscriber got again that may come again, under their ids or under new ones."""
+        counts = {}
+        for name, raw in (self.seen | self.others).items():
+            log = passed_once(raw)
+            counts[name] = len(raw) - len(log) + sum(republished(log, self.authors).values())
+        return counts
+
+    def _needless_repeats(self) -> Iterator[str]:
+        """A log that never turned knows each of its cursors, and gives nothing again."""
+        logs = self.seen | self.others
+        if len({entry.id[:EPOCH] for log in logs.values() for entry in log if not entry.gap}) == 1:
+            yield from (
+                f"{name}: {count} came again though no log turned" for name, count in self.repeats().items() if count
+            )
 
     def _one(self, name: str, raw: list[Seen], needless_gaps: bool) -> Iterator[str]:
         log = passed_once(raw)
@@ -95,6 +115,12 @@ class History:
         )
         yield from disorder(log)
         yield from self._unlike_published(log)
+        turns = len({entry.id[:EPOCH] for entry in log if not entry.gap}) - 1
+        yield from (
+            f"{count} of one publisher came again in another epoch, and the log turned {turns} times"
+            for count in republished(log, self.authors).values()
+            if count > turns
+        )
         excused: set[int] = set()
         for first, gaps, end in holes(log, max(self.outcomes, default=0) + 1):
             hole = missing & set(range(first, end))
@@ -158,22 +184,45 @@ def repeats(before: Seen, gap: Seen) -> bool:
 
 
 def passed_once(log: list[Seen]) -> list[Seen]:
-    """As a client sees it that drops what it has passed. It may get that again only on a later connection, behind a
-    gap: a node that has not noticed yet that the log turned to a new epoch knows no cursor of that epoch.
+    """As a client sees it that drops what it has passed. It may get that again only behind a gap that says that its
+    cursor is of another epoch, in order, and once for each such gap: a node that has not noticed yet that the log
+    turned knows no cursor of the new epoch, and replays the old one.
     """
     kept: list[Seen] = []
     newest: dict[str, Seen] = {}
-    told = False  # of a gap, and nothing new has come since: it may have hung up meanwhile
+    gap, again = None, ""  # the last one, unless something new has come since; and up to where it came again
     for entry in log:
         known = newest.get(entry.id[:EPOCH])
         if entry.gap:
-            told = True
-        elif told and known and entry.id <= known.id and known.connection != entry.connection:
+            gap, again = entry, ""
+        elif gap and known and again < entry.id <= known.id and unknown_there(gap, known, entry):
+            again = entry.id
             continue
         else:
-            newest[entry.id[:EPOCH]], told = entry, False
+            newest[entry.id[:EPOCH]], gap = entry, None
         kept.append(entry)
     return kept
+
+
+def unknown_there(gap: Seen, known: Seen, entry: Seen) -> bool:
+    """True if the gap told a client, on a connection after that of the known entry, that its cursor is of another epoch
+    than theirs. Who hangs up in the middle of what comes again gets the rest on the next connection.
+    """
+    if not known.connection < gap.connection <= entry.connection:
+        return False
+    facts = json.loads(gap.id)
+    return bool(facts["reason"] == "epoch" and facts["from"] and facts["from"][:EPOCH] != entry.id[:EPOCH])
+
+
+def republished(log: list[Seen], authors: Mapping[int, int]) -> dict[int, int]:
+    """For each publisher, how many of its events came in one epoch more. It is what it had no answer to when the log
+    turned, and it waits for each answer: one for each turn."""
+    places = {(entry.number, entry.id[:EPOCH]) for entry in log if not entry.gap}
+    counts = Counter(number for number, _ in places)
+    again: Counter[int] = Counter()
+    for number, epochs in counts.items():
+        again[authors.get(number, 0)] += epochs - 1
+    return again
 
 
 def phantoms(log: list[Seen], outcomes: Mapping[int, str]) -> list[int]:
@@ -219,11 +268,12 @@ def late(log: list[Seen], healed: Iterable[tuple[float, float]]) -> Iterator[str
 
 def unnoticed(outage: Outage, readiness: list[tuple[float, bool]]) -> Iterator[str]:
     """What readiness did not say in time of a fault, or of its end."""
-    for moment, expected, what in ((outage.began, False, "begin"), (outage.healed, True, "end")):
+    begin, end = (outage.began, outage.seconds, False, "begin"), (outage.healed, outage.back_seconds, True, "end")
+    for moment, seconds, expected, what in (begin, end):
         if moment is None:
             yield f"{outage.name}: an outage without an end"
-        elif not any(ready == expected and moment <= at <= moment + outage.seconds for at, ready in readiness):
-            yield f"{outage.name}: readiness did not tell of the {what} of an outage in {outage.seconds} s"
+        elif not any(ready == expected and moment <= at <= moment + seconds for at, ready in readiness):
+            yield f"{outage.name}: readiness did not tell of the {what} of an outage in {seconds} s"
 
 
 def residue(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:

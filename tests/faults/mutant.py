@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import select
 import socket
 import threading
@@ -17,10 +18,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from tests.faults.witnesses import ELSEWHERE, TOPIC
+from tests.faults.witnesses import ELSEWHERE, TOPIC, Attempt
 from tests.harness.process import free_port
 from tests.harness.stream import Block, Stream
 
+LAST_EVENT_ID = re.compile(rb"(Last-Event-ID: )[^\r]+", re.IGNORECASE)
 LOOK_SECONDS = 0.05  # between looks whether a reader has gone
 Spoil = Callable[[Block], list[Block]]
 
@@ -149,8 +151,9 @@ def hides_gaps() -> Spoil:
 
 class Mutant:
     """The node on `target`, spoiled. `spoil` makes what is done on one connection; `spoiled_connections` is how many of
-    the first are, if not all. `selects_more` adds the other topic to what readers ask for; `keeps_connections` does not
-    tell the node of those that go. `hold` lets nothing through to readers until `heal`.
+    the first are, if not all. `selects_more` adds the other topic to what readers ask for; `forgets_a_cursor` asks the
+    node with one of another epoch for the first who comes back; `keeps_connections` does not tell it of those that go.
+    `hold` lets nothing through to readers until `heal`.
     """
 
     def __init__(
@@ -160,10 +163,12 @@ class Mutant:
         *,
         spoiled_connections: int | None = None,
         selects_more: bool = False,
+        forgets_a_cursor: bool = False,
         keeps_connections: bool = False,
     ) -> None:
         self.target, self.spoil, self.spoiled_connections = target, spoil, spoiled_connections
-        self.selects_more, self.keeps_connections = selects_more, keeps_connections
+        self.selects_more, self.forgets_a_cursor = selects_more, forgets_a_cursor
+        self.keeps_connections = keeps_connections
         self.flowing = threading.Event()
         self.flowing.set()
         self.leaving = threading.Event()
@@ -236,7 +241,10 @@ class Mutant:
         self.readers += 1
         spoiled = self.spoiled_connections is None or self.readers <= self.spoiled_connections
         spoil = self.spoil() if spoiled else faithful()
-        stream = Stream(self.target, "", request=head)
+        if self.forgets_a_cursor:
+            head, count = LAST_EVENT_ID.subn(rb"\g<1>aaaaaa-0000000000000", head)
+            self.forgets_a_cursor = count == 0
+        stream = Attempt(self.target, "", request=head)
         try:
             client.sendall(stream.head + b"\r\n\r\n")
             for block in self._blocks(client, stream):

@@ -107,13 +107,13 @@ def stand_still(history: History) -> None:
 
 
 def say_nothing(history: History) -> None:
-    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
+    history.outages.append(Outage("node", 10.0, 5.0, 4.0, healed=20.0))
     history.readiness["node"] = [(9.0, True), (11.0, True), (16.0, False), (21.0, True)]
 
 
 def stay_red(history: History) -> None:
-    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
-    history.readiness["node"] = [(9.0, True), (11.0, False), (21.0, False), (26.0, True)]
+    history.outages.append(Outage("node", 10.0, 5.0, 4.0, healed=20.0))
+    history.readiness["node"] = [(9.0, True), (11.0, False), (21.0, False), (24.5, True)]
 
 
 ONE_CHECK: dict[str, tuple[Callable[[History], object], str]] = {
@@ -143,7 +143,7 @@ def test_faults_that_were_told_of_and_overcome_in_time_pass() -> None:
     history = good()
     history.others.clear()
     history.healed.append((10.0, 5.0))
-    history.outages.append(Outage("node", 10.0, 5.0, 20.0))
+    history.outages.append(Outage("node", 10.0, 5.0, 4.0, healed=20.0))
     history.readiness["node"] = [(9.0, True), (11.0, False), (21.0, False), (22.0, True)]
     assert history.problems() == []
 
@@ -172,6 +172,12 @@ def test_a_gap_may_be_told_again_to_who_comes_back_before_the_next_event() -> No
     assert history.problems() == []
 
 
+def unknown_cursor(reason: str = "epoch", epoch: str = "bbbbbb", connection: int = 1) -> Seen:
+    """A gap that tells who comes back that its cursor, of this epoch, means nothing here."""
+    borders = {"reason": reason, "from": identifier(0, epoch), "to": identifier(0)}
+    return Seen(-1, json.dumps(borders), connection=connection)
+
+
 def replayed(history: History, *before: Seen, connection: int = 1) -> None:
     """The first ten come again, behind the tenth."""
     log = history.seen["two"]
@@ -179,19 +185,67 @@ def replayed(history: History, *before: Seen, connection: int = 1) -> None:
     log[20 + len(before) :] = [replace(entry, connection=connection) for entry in log[20 + len(before) :]]
 
 
-def test_a_client_may_get_again_what_it_has_passed_where_its_cursor_was_declared_unknown() -> None:
+def turned(history: History, *again: int) -> None:
+    """The last ten, and these once more, came in another epoch behind a gap."""
+    for log in history.seen.values():
+        numbers = [*again, *range(10, EVENTS)]
+        log[10:] = [unknown_cursor(epoch="aaaaaa"), *[Seen(n, identifier(n, "bbbbbb"), float(n)) for n in numbers]]
+
+
+def test_what_a_client_gets_again_where_its_cursor_was_declared_unknown_is_counted() -> None:
     history = good()
-    replayed(history, Seen(-1, "epoch", connection=1))
+    turned(history)
+    replayed(history, unknown_cursor())
     assert history.problems(needless_gaps=True) == []
+    assert history.repeats() == {"one": 0, "two": 10, "three": 0}
 
 
-def test_a_client_may_get_nothing_again_without_a_gap_or_on_the_same_connection() -> None:
+NEEDLESS: dict[str, Callable[[History], object]] = {
+    "without a gap": lambda history: replayed(history),
+    "on the same connection": lambda history: replayed(history, unknown_cursor(connection=0), connection=0),
+    "behind a gap on an earlier connection": lambda history: replayed(history, unknown_cursor(connection=0)),
+    "behind a gap of history": lambda history: replayed(history, unknown_cursor("history")),
+    "with a cursor of that epoch": lambda history: replayed(history, unknown_cursor(epoch="aaaaaa")),
+}
+
+
+@pytest.mark.parametrize("how", NEEDLESS)
+def test_a_client_may_get_again_nothing_else(how: str) -> None:
     history = good()
-    replayed(history)
-    assert history.problems(needless_gaps=True)
+    turned(history)
+    NEEDLESS[how](history)
+    assert any("came after" in problem for problem in history.problems(needless_gaps=True))
+
+
+def test_a_client_may_get_it_again_once_for_each_such_gap() -> None:
     history = good()
-    replayed(history, Seen(-1, "epoch"), connection=0)
+    turned(history)
+    replayed(history, unknown_cursor())
+    log = history.seen["two"]
+    log[21:21] = log[11:21]
     assert history.problems(needless_gaps=True)
+    log[21:21] = [unknown_cursor()]
+    assert history.problems(needless_gaps=True) == []
+    assert history.repeats()["two"] == 20
+
+
+def test_nothing_may_come_again_where_no_log_turned() -> None:
+    history = good()
+    replayed(history, unknown_cursor())
+    assert history.problems(needless_gaps=True) == ["two: 10 came again though no log turned"]
+
+
+def test_one_event_of_each_publisher_may_come_again_for_each_turn_of_the_log() -> None:
+    history = good()
+    turned(history, 9)
+    assert history.problems(needless_gaps=True) == []
+    assert history.repeats() == {"one": 1, "two": 1, "three": 0}
+    history = good()
+    turned(history, 8, 9)
+    found = history.problems(needless_gaps=True)
+    assert found and all("2 of one publisher came again in another epoch" in problem for problem in found)
+    history.authors[8] = 3
+    assert history.problems(needless_gaps=True) == []
 
 
 def test_publishers_do_not_wait_for_each_other() -> None:

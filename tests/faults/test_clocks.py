@@ -226,6 +226,7 @@ def test_a_revocation_reaches_all_nodes_behind_a_failover_to_a_redis_whose_clock
         revoke(one.nodes[0], "somebody")  # of which the replica has no notice
         wait_until(lambda: all("revoked" in node.log() for node in one.nodes), 5, "read by both")
         fail_over(one, replica)
+        one.wait_ready(True)
         reader = bearer(signed({"mercure": {"subscribe": ["*"]}, "sub": "alice"}))
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(Attempt(port, EVENTS, Authorization=reader)) for port in one.ports]
@@ -273,6 +274,8 @@ def test_a_failover_to_a_redis_whose_clock_is_behind_skips_nothing(tmp_path: Pat
                 replica.command("REPLICAOF", "NO", "ONE")
                 scene.wait_for(rng.randrange(20, 100))  # these only the old master has
             fail_over(one, replica)
+            scene.healed()
+            one.wait_ready(True)
             scene.wait_for(60)
     assert scene.history.problems(needless_gaps=lagged) == []
     for log in scene.history.seen.values():
@@ -300,4 +303,3 @@ def fail_over(one: Site, replica: RedisServer) -> None:
         replica.command("REPLICAOF", "NO", "ONE")
     for proxy in one.proxies:
         proxy.lead_to(replica.port)
-    one.wait_ready(True)

@@ -78,7 +78,9 @@ def test_nodes_follow_the_replica_that_a_cluster_promotes(
         with Scene(*[node.port for node in nodes]) as scene:
             scene.wait_for(rng.randrange(20, 80))
             master.kill()
+            scene.broken(*[node.port for node in nodes])
             wait_until(lambda: not follows(replica), 20, "a promotion")
+            scene.healed()
             promoted = time.monotonic()
             scene.wait_for(5, 30)
             assert time.monotonic() - promoted < REROUTED_SECONDS

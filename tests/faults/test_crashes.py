@@ -66,6 +66,7 @@ def test_kill_nine_with_the_log_in_memory_is_a_declared_gap(start: Start, seed: 
         scene.wait_for(random.Random(seed).randrange(10, 100))
         node.kill()
         node.start()
+        scene.healed()
         scene.wait_for(30)
     assert scene.history.problems(needless_gaps=True) == []
     for log in scene.history.seen.values():
@@ -104,6 +105,7 @@ def test_a_full_disk_refuses_publishes_and_keeps_serving_readers(start: Start, t
     with Scene(node.port, every=0.005) as scene:
         scene.wait_for(random.Random(seed).randrange(10, 60))
         filled(node, 1)
+        scene.broken(node.port)
         wait_until(lambda: publish(node, "while full") == 503, 5, "a refusal")
         body = json.dumps({"topic": "t", "data": "while full"}).encode()
         refused = answered(node.port, request("POST", "/channels/main/events", body, **JSON))
@@ -118,6 +120,7 @@ def test_a_full_disk_refuses_publishes_and_keeps_serving_readers(start: Start, t
             assert len(stream.events(10)) == 10
         wait_until(lambda: "fail" in scene.history.outcomes.values(), 5, "a refusal of the witness")
         filled(node, resource.RLIM_INFINITY)
+        scene.healed()
         wait_until(lambda: publish(node, "room again") == 200, 10, "a publish accepted again")
         scene.wait_for(20)
     assert scene.history.problems() == []
@@ -223,5 +226,6 @@ def test_a_copy_of_the_log_made_under_load_can_be_used(start: Start, tmp_path: P
         for path in tmp_path.glob("log.db*"):
             shutil.copy(path, copy)
         os.kill(node.pid, signal.SIGCONT)
+        scene.healed()
     second = start(relay=f"sqlite:{copy / 'log.db'}")
     assert replayed(second)[:before] == [str(number) for number in range(before)]

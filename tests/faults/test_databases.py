@@ -62,6 +62,7 @@ def test_changes_are_told_once_and_in_order_through_deaths_of_the_database(
             database.kill()
             time.sleep(rng.uniform(0, 1))  # for so long there is none
             database.start()
+            scene.healed()
         scene.wait_for(30)
     assert scene.history.problems() == []
     assert "ok" in scene.history.outcomes.values()
@@ -74,7 +75,9 @@ def test_changes_are_told_once_and_in_order_through_deaths_of_nodes(nodes: list[
         for node in nodes:
             scene.wait_for(rng.randrange(20, 60))
             node.kill()
+            scene.carried_on()
             scene.wait_for(20)
             node.start()
+            scene.healed()
         scene.wait_for(20)
     assert scene.history.problems() == []

@@ -91,6 +91,7 @@ def test_a_node_without_descriptors_keeps_its_streams_and_redis_and_takes_newcom
             scene.wait_for(rng.randrange(5, 15))
             assert other.get("/ready")[0] == 200
             set_free(full)
+            scene.healed()
             crowd.wait(lambda: welcome(crowd) == NEWCOMERS, RECOVERED_SECONDS, "all newcomers in")
         site.wait_ready(True)
         assert relay_of(full)["ok"] is True
@@ -113,6 +114,7 @@ def test_a_node_that_loses_redis_while_it_has_no_descriptor_is_back_when_it_has(
             site.proxies[0].reset()
             scene.wait_for_tries(rng.randrange(10, 50))
             set_free(full)
+            scene.healed()
             site.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []

@@ -40,6 +40,7 @@ def test_a_power_cut_loses_two_seconds_at_most_and_everybody_is_told(tmp_path: P
         before = {position for _, position in filter(None, seen)}
         cut_off(one.redis.folder, cut - LOST_SECONDS)
         one.redis.start()
+        scene.healed()
         with Redis(port=one.redis.port) as client:
             kept = {int(entry.split(b"-")[0]) for entry, _ in client.xrange("{ringcast:main}:events")}
         lost = before - kept

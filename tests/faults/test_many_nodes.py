@@ -171,29 +171,53 @@ def test_a_node_that_was_killed_is_forgotten_when_its_time_is_up(nodes: Nodes, s
         assert held(first) == ({"acme": 1}, {"main acme": 1})
 
 
-@pytest.mark.parametrize(("kind", "claim"), [("token", "jti"), ("subject", "sub"), ("tenant", "tenant")])
-def test_a_revocation_on_one_node_ends_streams_on_all_within_five_seconds(nodes: Nodes, kind: str, claim: str) -> None:
+# What is revoked, what a token must carry for that, what a stream must ask for, and how it is refused afterwards.
+REVOCABLE = [("token", "jti", "", 401), ("subject", "sub", "", 401), ("tenant", "tenant", "", 401)]
+REVOCABLE += [("topic", "", "?topic={}&topic=t", 403)]
+
+
+@pytest.mark.parametrize(("kind", "claim", "query", "status"), REVOCABLE, ids=[each[0] for each in REVOCABLE])
+def test_a_revocation_on_one_node_ends_streams_on_all_within_five_seconds(
+    nodes: Nodes, kind: str, claim: str, query: str, status: int
+) -> None:
     """Contract, Freshness of rights."""
     first, second = nodes(2, jwt_secret=TOKEN_SECRET)
     rights = {"mercure": {"subscribe": ["*"], "publish": ["*"]}}
-    revoked = f"Bearer {signed(rights | {claim: 'x'})}"
-    other = f"Bearer {signed(rights | {claim: 'y'})}"
+    revoked = f"Bearer {signed(rights | ({claim: 'x'} if claim else {}))}"
+    other = f"Bearer {signed(rights | ({claim: 'y'} if claim else {}))}"
     operator = f"Bearer {signed({'ringcast': {'operate': True}})}"
+    here = EVENTS + query.format("x")
     with (
-        Attempt(second.port, EVENTS, Authorization=revoked) as ends,
-        Attempt(second.port, EVENTS, Authorization=other) as stays,
+        Attempt(first.port, here, Authorization=revoked) as ends_too,
+        Attempt(second.port, here, Authorization=revoked) as ends,
+        Attempt(second.port, EVENTS + query.format("y"), Authorization=other) as stays,
     ):
-        assert ends.next_event(5).type == stays.next_event(5).type == "hello"
+        assert {stream.next_event(5).type for stream in (ends_too, ends, stays)} == {"hello"}
         body = json.dumps({kind: "x", "seconds": 60})
         assert first.request("POST", "/revocations", body, Authorization=revoked, **JSON)[0] == 404
         assert first.request("POST", "/revocations", body, Authorization=operator, **JSON)[0] == 200
-        assert ends.next_event(5).type == "revoked"
+        assert ends_too.next_event(5).type == ends.next_event(5).type == "revoked"
         publish(first, "goes on", Authorization=other)
         assert stays.next_event(5).data == "goes on"
     for node in (first, second):
-        assert node.get(EVENTS, Authorization=revoked)[0] == 401
+        assert node.get(here, Authorization=revoked)[0] == status
     (late,) = nodes(1, jwt_secret=TOKEN_SECRET)
-    assert late.get(EVENTS, Authorization=revoked)[0] == 401
+    assert late.get(here, Authorization=revoked)[0] == status
+
+
+def test_a_revoked_topic_is_open_again_when_the_revocation_is_over(nodes: Nodes) -> None:
+    """On every node, and by the time of the notice: nobody has to say so."""
+    first, second = nodes(2)
+    assert first.request("POST", "/revocations", json.dumps({"topic": "x", "seconds": 2}), **JSON)[0] == 200
+    wait_until(lambda: second.get(EVENTS + "?topic=x")[0] == 403, 5, "the revocation on the other node")
+    for node in (first, second):
+        wait_until(lambda node=node: opens(node, "x"), 10, "its end")  # type: ignore[misc]
+
+
+def opens(node: Node, topic: str) -> bool:
+    """Whether a stream of this topic opens."""
+    with Attempt(node.port, f"{EVENTS}?topic={topic}") as stream:
+        return stream.status == 200
 
 
 @pytest.mark.parametrize(
@@ -206,6 +230,12 @@ def test_a_revocation_on_one_node_ends_streams_on_all_within_five_seconds(nodes:
         ({"subject": "x", "seconds": 0}, "seconds"),
         ({"subject": "x", "seconds": True}, "seconds"),
         ({"who": "x"}, None),
+        ({"topic": "*"}, "topic"),
+        ({"topic": ""}, "topic"),
+        ({"topic": "a\nb"}, "topic"),
+        ({"topic": "x" * 4097}, "topic"),
+        ({"topic": ["x"]}, "topic"),
+        ({"topic": "x", "token": "y"}, None),
     ],
 )
 def test_a_revocation_that_is_not_understood_revokes_nothing(nodes: Nodes, body: Any, field: str | None) -> None:

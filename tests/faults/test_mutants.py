@@ -89,6 +89,16 @@ def test_a_mutant_that_gives_foreign_events_fails(node: Node) -> None:
     assert all(one.endswith("is foreign") for one in found), found
 
 
+def test_a_mutant_that_gives_again_what_was_passed_fails(start: Start) -> None:
+    """Behind a gap, which would excuse it if the log had turned."""
+    with Mutant(start().port, forgets_a_cursor=True) as mutant, Scene(mutant.port, subscribers=2) as scene:
+        wait_until(lambda: not mutant.forgets_a_cursor, 20, "one that came back")
+        scene.wait_for(ENOUGH)
+    found = scene.history.problems(needless_gaps=True)
+    assert found
+    assert all(one.startswith("returning") and "came again though no log turned" in one for one in found), found
+
+
 def test_a_mutant_that_hides_that_the_log_was_lost_fails(start: Start) -> None:
     node = start()
     with Mutant(node.port, hides_gaps) as mutant, Scene(mutant.port, subscribers=2) as scene:

@@ -189,8 +189,8 @@ CUTS: dict[str, Callable[[Cable], None]] = {
 def test_a_node_cut_off_from_redis_keeps_its_readers_says_so_and_catches_up(
     tmp_path: Path, way: str, seed: int
 ) -> None:
-    """FLT-04, FLT-05, FLT-06: readiness is red within five seconds, publishes are refused or uncertain, heartbeats go on
-    and nobody is sent away; the other node notices nothing. Behind it nothing is lost, and no gap is declared.
+    """FLT-04, FLT-05, FLT-06: readiness is red within five seconds, publishes are refused or uncertain, heartbeats go
+    on and nobody is sent away; the other node notices nothing. Behind it nothing is lost, and no gap is declared.
     """
     rng = random.Random(seed)
     with divided(tmp_path, Cable) as one, one, heartbeats(one.far) as silences:

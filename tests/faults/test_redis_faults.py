@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,14 +114,22 @@ def gap_reasons(scene: Scene) -> set[str]:
 
 
 def test_a_redis_that_is_killed_and_kept_everything_costs_nothing(site: Start, seed: int) -> None:
-    """FLT-02, appendfsync always: no acknowledged event is lost and no gap is declared."""
+    """FLT-02, appendfsync always: no acknowledged event is lost and no gap is declared. Whether it is back at once or
+    after readiness has told of it.
+    """
     one = site(options=KEPT)
     rng = random.Random(seed)
     with Scene(*one.ports) as scene:
-        for _ in range(2):
+        for long in rng.sample((False, True), 2):
             scene.wait_for(rng.randrange(30, 90))
             one.redis.kill()
+            if long:
+                with scene.nothing_acknowledged():
+                    scene.broken(*one.ports)
+                    one.wait_ready(False)
+                    scene.wait_for_tries(30)
             one.redis.start()
+            scene.healed()
             one.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []
@@ -135,11 +142,15 @@ def test_a_redis_that_comes_back_empty_is_one_declared_gap_for_each(site: Start)
     with Scene(*one.ports) as scene:
         scene.wait_for(30)
         one.redis.kill()
-        one.wait_ready(False)
-        assert one.nodes[0].request("POST", EVENTS, '{"topic": "t", "data": "x"}', Content_Type="application/json")[
-            0
-        ] in (503, 504)
+        with scene.nothing_acknowledged():
+            scene.broken(*one.ports)
+            one.wait_ready(False)
+            for node in one.nodes:
+                body = '{"topic": "t", "data": "x"}'
+                assert node.request("POST", EVENTS, body, Content_Type="application/json")[0] in (503, 504)
+            scene.wait_for_tries(30)
         one.redis.start()
+        scene.healed()
         began = time.monotonic()
         wait_until(lambda: everybody_told(scene), 10, "gaps")
         assert time.monotonic() - began < 5
@@ -159,6 +170,7 @@ def test_a_redis_that_lost_its_tail_says_so_by_a_gap(site: Start) -> None:
         with newest.open("r+b") as file:
             file.truncate(newest.stat().st_size * 2 // 3)
         one.redis.start()
+        scene.healed()
         one.wait_ready(True)
         # A node that notices later declares everything until then, and the last event would be part of that.
         wait_until(lambda: everybody_told(scene), 20, "gaps")
@@ -179,6 +191,7 @@ def test_a_failover_to_a_replica_that_lagged_is_declared_and_nobody_stays_behind
             scene.wait_for(60)  # these only the old master has
             for proxy in one.proxies:
                 proxy.lead_to(replica.port)
+            scene.healed()
             one.wait_ready(True)
             scene.wait_for(60)
         assert scene.history.problems(needless_gaps=True) == []
@@ -205,6 +218,7 @@ def test_a_master_that_is_cut_off_from_its_replica_refuses_what_would_be_lost(si
             scene.wait_for(60)
             link.hold()
             wait_until(lambda: "fail" in list(scene.history.outcomes.values()), 10, "a refusal")
+            scene.broken(*one.ports)
             one.wait_ready(False)
             first = scene.publisher.next
             scene.wait_for_tries(60)
@@ -215,6 +229,7 @@ def test_a_master_that_is_cut_off_from_its_replica_refuses_what_would_be_lost(si
             replica.command("REPLICAOF", "NO", "ONE")
             for proxy in one.proxies:
                 proxy.lead_to(replica.port)
+            scene.healed()
             one.wait_ready(True)
             scene.wait_for(60)
         assert scene.history.problems(needless_gaps=True) == []
@@ -240,9 +255,7 @@ def test_a_partition_that_nothing_tells_of_is_noticed_and_heals_without_loss(sit
         scene.wait_for(30)
         one.proxies[1].hold(forward=way != "only from Redis", backward=way != "only to Redis")
         scene.broken(one.ports[1])
-        began = time.monotonic()
         one.wait_ready(True, False)
-        assert time.monotonic() - began < 10
         silence = time.monotonic()
         while time.monotonic() - silence < 2:
             assert quiet.next_block(5) is not None  # heartbeats go on
@@ -279,6 +292,7 @@ def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) ->
         scene.wait_for(30)
         for proxy in one.proxies:
             proxy.reset(refuse=True)
+        scene.broken(*one.ports)
         one.wait_ready(False)
         busy = one.proxies[0]  # of the node that is published to all the while
         first = busy.accepted
@@ -289,6 +303,7 @@ def test_a_redis_that_refuses_connections_is_asked_with_patience(site: Start) ->
             assert node.log().count("\n") - lines <= 6
         for proxy in one.proxies:
             proxy.heal()
+        scene.healed()
         one.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []
@@ -301,12 +316,15 @@ def test_a_redis_that_stands_still_stops_no_heartbeat(site: Start) -> None:
         assert quiet.next_event(5).type == "hello"
         scene.wait_for(30)
         one.redis.signal(signal.SIGSTOP)
+        scene.broken(*one.ports)
         for _ in range(6):
             began = time.monotonic()
             quiet.next_block(2)
             assert time.monotonic() - began < 1.5
             assert one.nodes[0].get("/health")[0] == 200
+        one.wait_ready(False)
         one.redis.signal(signal.SIGCONT)
+        scene.healed()
         one.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []
@@ -318,8 +336,10 @@ def stats(node: Node) -> dict[str, Any]:
 
 
 def test_a_redis_that_stands_still_delays_neither_the_loop_nor_the_end_of_a_reader(site: Start) -> None:
-    """FLT-07: readers that leave are gone at once, and the loop is on time while publishes wait for Redis. A busy
-    machine makes a tick late now and then; a loop that waits for Redis is late by seconds, or each time.
+    """FLT-07: readers that leave are gone at once, and the loop is on time while publishes wait for Redis. A node tells
+    of two ticks a second, ten in this time, so that the 99th percentile is the worst one: that was 1 to 39 ms, and
+    51 ms once with both cores taken by others. So one tick in five may be late, and none by half a second; a loop that
+    waits for Redis is late by seconds, or each time.
     """
     one = site()
     node = one.nodes[0]
@@ -329,17 +349,19 @@ def test_a_redis_that_stands_still_delays_neither_the_loop_nor_the_end_of_a_read
         leaving = [Attempt(node.port, EVENTS + "?topic=quiet") for _ in range(20)]
         wait_until(lambda: stats(node)["channels"]["main"]["readers"] == staying + 20, 5, "readers")
         one.redis.signal(signal.SIGSTOP)
+        scene.broken(*one.ports)
         for stream in leaving:
             stream.close()
         wait_until(lambda: stats(node)["channels"]["main"]["readers"] == staying, 2, "the end of those who left")
         lags, end = list[float](), time.monotonic() + 5
         while time.monotonic() < end:
             lags.append(stats(node)["process"]["loop_lag_seconds"])
-            time.sleep(0.1)  # between two samples
+            time.sleep(0.02)  # between two looks
         assert not one.ready(True)
-        assert statistics.median(lags) < 0.05
-        assert max(lags) < 1
+        assert sorted(lags)[len(lags) * 8 // 10] < 0.05
+        assert max(lags) < 0.5
         one.redis.signal(signal.SIGCONT)
+        scene.healed()
         one.wait_ready(True)
         scene.wait_for(30)
     assert scene.history.problems() == []
@@ -362,15 +384,15 @@ def cut_off_for_their_size(redis: RedisServer) -> int:
     return redis.log_path.read_text().count("closed ASAP for overcoming of output buffer limits")
 
 
-def test_a_connection_that_redis_ends_because_it_holds_too_much_for_it_is_read_on_from_where_it_was(
+def test_a_connection_that_redis_ends_because_it_holds_too_much_for_it_is_read_on_in_smaller_pages(
     site: Start,
 ) -> None:
-    """FLT-08: a node stands still under a burst, and what it then has to read at once is more than Redis holds for a
-    client. It is not ready and says that its connections break, until the limit is lifted; then nothing is missing.
+    """FLT-08: a node stands still under a burst, and what it then reads at once is more than Redis holds for a client.
+    It says that its connections break, asks for less, and catches up though the limit stays; nothing is missing.
     """
     one = site()
     published_to, stopped = one.nodes
-    with HeavyScene(*one.ports, company=False) as scene:
+    with HeavyScene(*one.ports) as scene:
         scene.wait_for(30)
         one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 256kb 0 0")
         stopped_at = stats(stopped)["relay"]["tail_connections"]
@@ -378,13 +400,13 @@ def test_a_connection_that_redis_ends_because_it_holds_too_much_for_it_is_read_o
         stopped.process.send_signal(signal.SIGSTOP)
         scene.wait_for(500, 30)
         stopped.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: cut_off_for_their_size(one.redis) >= 3, 20, "three connections cut off")
-        one.wait_ready(True, False)
-        wait_until(lambda: stats(stopped)["relay"]["tail_connections"] >= stopped_at + 3, 20, "three more connections")
-        wait_until(lambda: stats(stopped)["relay"]["lag_seconds"] > 3, 20, "a lag")
-        one.redis.command("CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
+        scene.healed()
+        wait_until(lambda: cut_off_for_their_size(one.redis) >= 2, 20, "two connections cut off")
+        wait_until(lambda: stats(stopped)["relay"]["tail_connections"] >= stopped_at + 2, 20, "two more connections")
         one.wait_ready(True)
         scene.wait_for(30)
+        wait_until(lambda: stats(stopped)["relay"]["lag_seconds"] < 1, 20, "no lag")
+        assert cut_off_for_their_size(one.redis) < 6
     assert scene.history.problems() == []
     assert gap_reasons(scene) == set()
     assert published_to.get("/ready")[0] == 200
@@ -396,6 +418,7 @@ def test_connections_that_are_killed_again_and_again_are_read_on_from_where_they
         for _ in range(3):
             scene.wait_for(60)
             one.redis.command("CLIENT", "KILL", "TYPE", "normal")
+            scene.healed()
         scene.wait_for(60)
     assert scene.history.problems() == []
 
@@ -407,8 +430,11 @@ def test_nodes_that_are_killed_one_after_the_other_lose_nobody(site: Start) -> N
         for node in one.nodes:
             scene.wait_for(40)
             node.kill()
+            scene.broken(node.port)
+            scene.carried_on()
             scene.wait_for(40)
             node.start()
+            scene.healed()
     assert scene.history.problems() == []
     assert gap_reasons(scene) == set()
 
@@ -419,8 +445,11 @@ def test_a_rolling_restart_under_load_loses_nothing(site: Start) -> None:
     with Scene(*one.ports, subscribers=6) as scene:
         for node in one.nodes:
             scene.wait_for(40)
+            scene.broken(node.port)
             assert node.stop() == 0
+            scene.carried_on()
             node.start()
+            scene.healed()
             one.wait_ready(True)
     assert scene.history.problems() == []
     assert gap_reasons(scene) == set()

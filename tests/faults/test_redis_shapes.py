@@ -16,7 +16,7 @@ import uvloop
 from redis import exceptions
 from redis.asyncio import Redis
 
-from server.relay.redis_client import Target, connect
+from server.relay.redis_client import ERRORS, Command, Target, ask_each, connect
 from server.relay.redis_masters import Masters
 from tests.faults.test_redis_faults import EVENTS, gap_reasons, synced
 from tests.faults.witnesses import Attempt, Scene
@@ -94,8 +94,12 @@ def test_nodes_follow_the_master_that_sentinel_names(
             scene.wait_for(40)
             wait_until(lambda: synced(master), 10, "the replica in sync")
             leave(master)
+            if leave is kill:  # one that stands still may be replaced before the nodes have to know of it
+                scene.broken(*[node.port for node in nodes])
             left, first = time.monotonic(), scene.publisher.next
             outcomes = scene.history.outcomes
+            wait_until(lambda: not follows(replica), 10, "a promotion")
+            scene.healed()
             wait_until(lambda: "ok" in [outcomes.get(number) for number in range(first, len(outcomes))], 10, "an ok")
             assert time.monotonic() - left < 10
             wait_until(lambda: all(node.get("/ready")[0] == 200 for node in nodes), 10, "ready with the new master")
@@ -195,6 +199,29 @@ def test_channels_of_a_cluster_are_followed_wherever_they_are(cluster: list[Redi
         assert nodes[0].get(EVENTS.replace("events", "nothing"))[0] == 404
     finally:
         finish_all(nodes)
+
+
+def test_a_redis_of_a_cluster_that_stands_still_keeps_no_answer_of_the_others_back(
+    cluster: list[RedisServer],
+) -> None:
+    """Questions to several go out side by side; each of its own gets the error instead."""
+
+    async def work() -> None:
+        client = connect(Target(f"redis+cluster://127.0.0.1:{cluster[0].port}"), answer_seconds=0.5)
+        commands = [Command(f"key {number}", ("SETEX", f"key {number}", 60, number)) for number in range(200)]
+        assert await ask_each(client, commands) == [True] * 200
+        ports = [client.get_node_from_key(command.key).port for command in commands]
+        stand_still(cluster[2])
+        asked = asyncio.get_running_loop().time()
+        answers = await ask_each(client, commands)
+        assert asyncio.get_running_loop().time() - asked < 2  # it is waited for once, and not for each
+        for port, answer in zip(ports, answers, strict=True):
+            assert isinstance(answer, ERRORS) if port == cluster[2].port else answer is True
+        assert set(ports) == {one.port for one in cluster}
+        go_on(cluster[2])
+        await client.aclose()
+
+    uvloop.run(work())
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -64,6 +64,7 @@ def test_a_log_that_was_trimmed_past_a_node_is_a_gap_with_exact_borders(
                 if ended:
                     one.proxies[1].reset()
                 os.kill(lagging.pid, signal.SIGCONT)
+                scene.healed()
                 one.wait_ready(True)
             scene.wait_for(30)
     finally:

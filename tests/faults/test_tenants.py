@@ -56,6 +56,7 @@ def test_tenants_get_their_own_and_nothing_else_through_deaths_of_nodes_and_of_r
         for node in one.nodes:
             scene.wait_for(rng.randrange(30, 90))
             node.kill()
+            scene.carried_on()
             scene.wait_for(rng.randrange(60, 120))
             node.start()
             scene.healed()

@@ -1,8 +1,8 @@
 """What nodes say of themselves around a fault: whether they are ready, and what they still hold when all have gone.
 
 Owns the questions. Must know no subscriber and no fault; the checker judges. Invariants: a watch asks from the moment a
-fault begins until it is stopped; nobody is waited for who holds nothing. Cost: a thread and some requests a second for
-each watched node, and one request for each node of a scene.
+fault begins until readiness is back behind it, or it is stopped; nobody is waited for who holds nothing. Cost: a thread
+and some requests a second for each watched node, and one request for each node of a scene.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ def answer(port: int, path: str) -> tuple[int, bytes]:
 
 
 class Watch:
-    """Asks a node whether it is ready, from now on."""
+    """Asks a node whether it is ready, from now on. It has `seconds` to say that it is not, and `back_seconds` from
+    `outage.healed` on to say that it is."""
 
-    def __init__(self, history: History, port: int, seconds: float) -> None:
+    def __init__(self, history: History, port: int, seconds: float, back_seconds: float) -> None:
         self.port = port
-        self.outage = Outage(f"node {port}", time.monotonic(), seconds)
+        self.outage = Outage(f"node {port}", time.monotonic(), seconds, back_seconds)
         history.outages.append(self.outage)
         self.samples = history.readiness.setdefault(self.outage.name, [])
         self.leaving = threading.Event()
@@ -47,8 +48,17 @@ class Watch:
 
     def _run(self) -> None:
         while not self.leaving.wait(ASKED_SECONDS):
+            healed = self.outage.healed
             status, _ = answer(self.port, "/ready")
             self.samples.append((time.monotonic(), status == 200))
+            if healed is not None and status == 200:
+                return
+
+    def finish(self) -> None:
+        """Wait until readiness is back, or its time for that is over."""
+        if self.outage.healed is not None:
+            self.thread.join(max(0.0, self.outage.healed + self.outage.back_seconds - time.monotonic()))
+        self.stop()
 
     def stop(self) -> None:
         self.leaving.set()

@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.commands.scripted import HOLD, Scripted
+from tests.faults.witnesses import BUSY_SECONDS, RESUMED_SECONDS
 from tests.harness.process import Node, free_port, wait_until
 from tests.nginx.conftest import Script, StartNginx, StartSocketNode
 from tests.nginx.http2 import Http2Stream
@@ -127,14 +129,21 @@ def test_a_node_that_stands_still_is_an_outage_until_it_goes_on(
     os.kill(node.pid, signal.SIGSTOP)
     try:
         for path in rng.sample((PATHS[0], "/health"), 2):
+            began = time.monotonic()
             if path == "/health":
                 assert front.get(path)[0] == 504
             else:
                 check_told_to_come_back(*front.get(path, Accept=EVENT_STREAM))
+            assert time.monotonic() - began < 2 + BUSY_SECONDS
     finally:
         os.kill(node.pid, signal.SIGCONT)
+    healed = time.monotonic()
     with front.stream(PATHS[0]) as stream:
         assert stream.next_event().type == "hello"
+        front.publish("a", "on")
+        assert stream.next_event().data == "on"
+    assert front.get("/ready")[0] == 200
+    assert time.monotonic() - healed < RESUMED_SECONDS
 
 
 @pytest.mark.fault

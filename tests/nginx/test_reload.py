@@ -66,6 +66,7 @@ def test_what_outlives_the_shutdown_time_is_cut_and_resumes(
             front.reload()
             assert front.generations() <= 2
             wait_until(lambda: front.generations() == 1, 10, "the old workers gone")
+            scene.carried_on()  # for those who were cut off
     assert scene.history.problems() == []
     assert all(subscriber.connections >= 3 for subscriber in scene.subscribers)
     assert "fail" not in scene.history.outcomes.values()
@@ -136,9 +137,11 @@ def test_a_node_that_is_drained_or_dies_and_comes_again_loses_nothing(
         for ending in rng.sample((node.stop, node.kill), 2):
             scene.wait_for(30)
             goals = [_asked_back(subscriber) + rng.randrange(1, 20) for subscriber in scene.subscribers]
+            scene.broken(front.plain_port)
             ending()
             wait_until(lambda goals=goals: _reached(scene, goals), 10, "every subscriber asked back by nginx")
             node.start()
+            scene.healed()
         scene.wait_for(30)
     assert scene.history.problems() == []
 

@@ -42,6 +42,7 @@ def test_a_rolling_restart_under_load_loses_nothing(
         command = ["--settle-seconds", f"{rng.uniform(0.3, 1):.2f}", "--restart", f"touch {tmp_path}/wish-{{name}}"]
         done = CliRunner().invoke(rolling_restart, [*command, *arguments])
         assert done.exit_code == 0, done.output
+        scene.healed()
         scene.wait_for(30)
     assert scene.history.problems() == []
     assert all("draining" in subscriber.endings for subscriber in scene.subscribers)
@@ -82,9 +83,12 @@ def test_a_node_that_dies_hands_its_readers_to_the_other(nodes: list[Node], ngin
             [held] = readers([node])
             before = [subscriber.connections for subscriber in scene.subscribers]
             node.kill()
+            scene.carried_on()
             wait_until(lambda before=before, held=held: moved(scene, before) >= held, 10, "its readers on the other")
             scene.wait_for(rng.randrange(10, 120))
             node.start()
+            scene.healed()
+        scene.wait_for(30)
     assert scene.history.problems() == []
     assert sum(subscriber.connections for subscriber in scene.subscribers) >= 2 * len(scene.subscribers)
     assert not any("unavailable" in subscriber.endings for subscriber in scene.subscribers)
