@@ -79,7 +79,7 @@ def test_the_page_comes_back_after_the_server_does(node: StartNode, visit: Open,
 
 def test_simulated_data_are_marked_and_the_first_company_is_shown(node: StartNode, visit: Open) -> None:
     """C2."""
-    page = visit(node(**SETTINGS | {"simulate": True, "companies_change_seconds": 0.02}))
+    page = visit(node(**SETTINGS | {"simulate": True, "companies_change_seconds": 0.1}))
     wait_text(page, "#state-text", "Live")
     page.wait("document.getElementById('company').value.startsWith('demo-')")
     page.wait("!document.getElementById('simulated').hidden")

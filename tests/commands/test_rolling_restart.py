@@ -33,6 +33,8 @@ class Supervisor:
         self.folder = folder
         self.waits = waits
         self.nodes = [Node(folder, **({"drain_seconds": 0.2} | settings)).start() for _ in range(count)]
+        # Ages are told in tenths of a second: one that has just begun would be taken for the new process.
+        wait_until(lambda: all(json.loads(node.get("/health")[2])["uptime_seconds"] > 0.3 for node in self.nodes))
         self.names = [f"node-{number}" for number in range(count)]
         self.log: list[str] = []
         self.lost: set[str] = set()

@@ -5,6 +5,7 @@ memory. Also if Redis died meanwhile, or ended the connections that it held too 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.threats.wire import request
 RETAINED = 300
 RING_EVENTS = 100  # over Redis, which keeps the others
 READERS = 300
+VISITS = 3
 SETTLED_SECONDS = 60
 BURST = 300  # events of 1 KB
 HELD_BYTES = 32 << 10
@@ -54,12 +56,22 @@ def visit(
 
 
 def check_nothing_is_left(nodes: Sequence[Node], come: Callable[[], None]) -> None:
-    """I7: within a minute, and with five per cent for memory. The first visit is what makes a process warm."""
+    """I7: within a minute, and with five per cent for memory. The first visit is what makes a process warm; and one of
+    three more has to leave nothing: a pool of connections keeps the most that were ever needed at once, so it may grow
+    by some at a visit, which what is lost would at each."""
     come()
-    before = [held(node) for node in nodes]
-    come()
-    for node, was in zip(nodes, before, strict=True):
-        wait_until(lambda node=node, was=was: residue(was, held(node)) == [], SETTLED_SECONDS, "what was held before")  # type: ignore[misc]
+    left: list[str] = []
+    for _ in range(VISITS):
+        before = [held(node) for node in nodes]
+        come()
+        end = time.monotonic() + SETTLED_SECONDS / VISITS
+        while left := [text for node, was in zip(nodes, before, strict=True) for text in residue(was, held(node))]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)  # between two looks
+        if not left:
+            return
+    assert left == []
 
 
 def test_nothing_is_left_of_readers_that_have_gone(start: Start) -> None:
