@@ -66,6 +66,7 @@ def test_the_end_of_a_job_from_before_that_was_written_down_is_told_once_more(tm
     assert report(node, job_id, DONE) == 200
     with Attempt(node.port, path(job_id)) as stream:
         states_to_the_end(stream)
+    wait_until(lambda: waiting_seconds(node) == 0, what="the outbox has deleted its row")
     node.stop()
     with sqlite3.connect(database) as connection:
         assert connection.execute("UPDATE jobs SET told = NULL WHERE told IS NOT NULL").rowcount == 1
